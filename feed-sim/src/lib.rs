@@ -1,0 +1,1 @@
+//! Exchanges on a socket to test against.

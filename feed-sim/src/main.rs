@@ -1,0 +1,2 @@
+//! Feed-sim binary.
+fn main() {}

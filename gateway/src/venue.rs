@@ -1,0 +1,166 @@
+//! The seam between venues and the rest: the trait that every venue's file implements.
+//!
+//! A decoder is pure: bytes and a receive time in, [`MarketEvent`]s out. It knows its venue's paths,
+//! words and numbers, and nothing of sockets, clocks, books or other venues. The feed thread calls
+//! it; REST images are decoded by the function of [`VenueDecoder::image_decoder`] on the REST
+//! thread, because a large one takes longer than a batch may.
+
+use tickfan_core::market::{Channel, EventBatch, InstrumentId, Listing, Nanos, Venue};
+
+pub mod binance;
+pub mod kraken;
+
+/// What is wrong with a venue's message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It is not JSON.
+    #[error("not JSON")]
+    NotJson,
+    /// A field is missing or has another type than the venue documents.
+    #[error("field {0} is missing or not of the documented type")]
+    Field(&'static str),
+    /// A price or quantity is no number that we can hold exactly.
+    #[error("number {0}: {1}")]
+    Number(&'static str, tickfan_core::decimal::DecimalError),
+}
+
+/// A venue message that could not be read. The fault is the venue's (or ours to have read it so);
+/// the cure is to resync what it may have been about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message: {what}")]
+pub struct DecodeError {
+    /// The instrument and channel that the message is about; `None` = it cannot be told, so that
+    /// every instrument of the connection may be wrong.
+    pub about: Option<(InstrumentId, Channel)>,
+    /// What is wrong with it.
+    pub what: Malformed,
+}
+
+/// How a lost book is fetched again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resync {
+    /// GET this path and query; its body goes to the image decoder. Events go on meanwhile.
+    Rest(String),
+    /// Send these texts; the image comes on the stream.
+    Send(Vec<String>),
+}
+
+/// Decodes the body of a REST image of an instrument into one image event.
+pub type ImageDecoder = fn(InstrumentId, &mut [u8], &mut EventBatch) -> Result<(), Malformed>;
+
+/// Which of a venue's trade streams to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TradeStream {
+    /// Every trade.
+    Trade,
+    /// Trades of one aggressor at one price joined into one (Binance).
+    AggTrade,
+}
+
+/// What a decoder is made from: the instruments of one connection and what to ask for.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// The instruments: id and the venue's spelling.
+    pub instruments: Vec<(InstrumentId, std::sync::Arc<str>)>,
+    /// Depth that the venue is asked for; `None` = the venue's deepest.
+    pub depth: Option<u32>,
+    /// The trade stream; `None` = the venue's default.
+    pub trades: Option<TradeStream>,
+}
+
+/// Turns one venue's bytes into market events. Pure: no socket, no clock, no task.
+pub trait VenueDecoder: Send {
+    /// The path and query of the WebSocket.
+    fn stream_path(&self) -> &str;
+
+    /// The texts that subscribe to everything, to be sent once the WebSocket is open.
+    fn subscribe(&self) -> Vec<String>;
+
+    /// How to get the book of an instrument anew.
+    ///
+    /// For a first image `first` is true: a venue that sends it on subscribing needs nothing.
+    fn resync(&mut self, instrument: InstrumentId, first: bool) -> Resync;
+
+    /// Decodes one text message of the stream, which it may overwrite, into `out` (which it does not
+    /// clear).
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the message cannot be read; then nothing of it is in `out`.
+    fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError>;
+
+    /// The function that decodes REST images of this venue.
+    fn image_decoder(&self) -> ImageDecoder;
+
+    /// The venue has a best bid and offer of its own, so that ours does not hang on the book.
+    fn has_bbo_stream(&self) -> bool;
+
+    /// The check that the venue's checksum asks for, over the best levels of both sides (best first)
+    /// with their mantissas at the digits given; `None` where the venue has none.
+    fn checksum(&self) -> Option<Checksum>;
+
+    /// The venue says something at least this often when all is well, in nanoseconds; silence for
+    /// longer makes its instruments stale.
+    fn silence_ns(&self) -> Nanos;
+
+    /// The text to send when nothing was sent for a while, and after how many nanoseconds.
+    fn keepalive(&self) -> Option<(String, Nanos)>;
+
+    /// The book is cut to this many levels a side after every event, because the venue does not
+    /// remove what falls out.
+    fn truncate_at(&self) -> Option<usize>;
+}
+
+/// A venue's checksum: a pure function of the top of a book.
+#[derive(Debug, Clone, Copy)]
+pub struct Checksum {
+    /// How many levels of each side it covers.
+    pub levels: usize,
+    /// From bids and asks (best first; price and quantity as integers at the digits that the venue
+    /// writes) to the checksum.
+    pub compute: fn(bids: &[(i64, i64)], asks: &[(i64, i64)]) -> u32,
+}
+
+/// Where a venue lives when the configuration does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoints {
+    /// `wss://host[:port]`
+    pub stream: &'static str,
+    /// `https://host[:port]`
+    pub rest: &'static str,
+    /// Path of the instrument list, where REST has one.
+    pub instruments_path: Option<&'static str>,
+}
+
+/// The default endpoints of a venue.
+pub fn endpoints(venue: Venue) -> Endpoints {
+    match venue {
+        Venue::Sim | Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {
+            binance::endpoints(venue)
+        }
+        Venue::Kraken => kraken::endpoints(),
+    }
+}
+
+/// A decoder for one connection to `venue`. The simulator speaks the Binance spot dialect.
+pub fn decoder(venue: Venue, subscription: Subscription) -> Box<dyn VenueDecoder> {
+    match venue {
+        Venue::Sim | Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {
+            Box::new(binance::Decoder::new(venue, subscription))
+        }
+        Venue::Kraken => Box::new(kraken::Decoder::new(subscription)),
+    }
+}
+
+/// Reads a venue's instrument list.
+///
+/// # Errors
+/// [`Malformed`] when the body is not what the venue documents; a single instrument that cannot be
+/// read is left out instead.
+pub fn listings(venue: Venue, body: &[u8]) -> Result<Vec<Listing>, Malformed> {
+    match venue {
+        Venue::Sim | Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {
+            binance::listings(body)
+        }
+        Venue::Kraken => kraken::listings(body),
+    }
+}
