@@ -6,3 +6,8 @@
 
 pub mod decimal;
 pub mod market;
+pub mod book;
+pub mod snapshot;
+pub mod diff;
+pub mod view;
+pub mod wire;
