@@ -1,0 +1,143 @@
+//! The continuity of one book: does this event follow what is held, is it old news, or was
+//! something lost?
+//!
+//! One rule for every venue, in the numbers of [`Continuity`]. The feed thread asks it for every
+//! book event; it knows no levels and no time.
+
+use tickfan_core::market::Continuity;
+
+/// What to do with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It follows: apply it.
+    Apply,
+    /// It is contained in what is held: ignore it.
+    Old,
+    /// There is no image yet that it could follow: keep it.
+    Early,
+    /// At least one event before it was lost.
+    Gap {
+        /// The sequence held.
+        held: u64,
+        /// The sequence that the event follows.
+        follows: u64,
+    },
+}
+
+/// Where a book stands in its venue's sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    /// No image.
+    Nowhere,
+    /// At an image: the next event may begin before its end.
+    AtImage(Option<u64>),
+    /// After an event.
+    AtEvent(Option<u64>),
+}
+
+/// Checks the continuity of one book.
+#[derive(Debug)]
+pub struct Sequencer {
+    position: Position,
+}
+
+impl Default for Sequencer {
+    fn default() -> Self {
+        Self { position: Position::Nowhere }
+    }
+}
+
+impl Sequencer {
+    /// Forgets where the book stood: only an image helps now.
+    pub fn lose(&mut self) {
+        self.position = Position::Nowhere;
+    }
+
+    /// There is no image to follow.
+    pub fn is_lost(&self) -> bool {
+        self.position == Position::Nowhere
+    }
+
+    /// The book now stands at an image with this sequence.
+    pub fn begin(&mut self, image: Option<u64>) {
+        self.position = Position::AtImage(image);
+    }
+
+    /// Judges the next event; after [`Verdict::Apply`] the book is taken to stand behind it.
+    pub fn judge(&mut self, continuity: Option<Continuity>) -> Verdict {
+        let (held, at_image) = match self.position {
+            Position::Nowhere => return Verdict::Early,
+            Position::AtImage(held) => (held, true),
+            Position::AtEvent(held) => (held, false),
+        };
+        // A venue that does not number its events proves its books by other means.
+        let (Some(held), Some(event)) = (held, continuity) else {
+            self.position = Position::AtEvent(continuity.map(|event| event.last));
+            return Verdict::Apply;
+        };
+        if event.last <= held {
+            return Verdict::Old;
+        }
+        if event.follows == held || (at_image && event.follows < held) {
+            self.position = Position::AtEvent(Some(event.last));
+            return Verdict::Apply;
+        }
+        if crate::mutant::planted(crate::mutant::Mutant::NoGapCheck) {
+            self.position = Position::AtEvent(Some(event.last));
+            return Verdict::Apply;
+        }
+        Verdict::Gap { held, follows: event.follows }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(follows: u64, last: u64) -> Option<Continuity> {
+        Some(Continuity { follows, last })
+    }
+
+    #[test]
+    fn joins_an_image_at_every_offset_that_the_venues_allow() {
+        // An image at 100, met by events of three numbers each that begin around it.
+        for (follows, expected) in [
+            (95, Verdict::Old),
+            (97, Verdict::Old),
+            (98, Verdict::Apply),
+            (99, Verdict::Apply),
+            (100, Verdict::Apply),
+            (101, Verdict::Gap { held: 100, follows: 101 }),
+            (102, Verdict::Gap { held: 100, follows: 102 }),
+        ] {
+            let mut sequencer = Sequencer::default();
+            assert_eq!(sequencer.judge(event(follows, follows + 3)), Verdict::Early);
+            sequencer.begin(Some(100));
+            assert_eq!(sequencer.judge(event(follows, follows + 3)), expected, "{follows}");
+        }
+    }
+
+    #[test]
+    fn after_an_event_only_its_successor_follows() {
+        let mut sequencer = Sequencer::default();
+        sequencer.begin(Some(10));
+        assert_eq!(sequencer.judge(event(10, 12)), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(10, 12)), Verdict::Old, "a duplicate");
+        assert_eq!(
+            sequencer.judge(event(11, 14)),
+            Verdict::Gap { held: 12, follows: 11 },
+            "an overlap cannot come about without a loss"
+        );
+        assert_eq!(sequencer.judge(event(12, 15)), Verdict::Apply);
+        sequencer.lose();
+        assert_eq!(sequencer.judge(event(15, 16)), Verdict::Early);
+    }
+
+    #[test]
+    fn a_venue_without_numbers_is_taken_at_its_word() {
+        let mut sequencer = Sequencer::default();
+        assert_eq!(sequencer.judge(None), Verdict::Early);
+        sequencer.begin(None);
+        assert_eq!(sequencer.judge(None), Verdict::Apply);
+    }
+}

@@ -1,0 +1,232 @@
+//! Every bound, default and budget of the gateway, each with its reason. Nothing else hides one.
+//!
+//! What happens at a limit is written beside the limit; each has a counter in `stats.rs` and a test
+//! one past it.
+
+use tickfan_core::market::Nanos;
+
+/// Nanoseconds of a millisecond.
+pub const MILLI_NS: Nanos = 1_000_000;
+
+/// Nanoseconds of a second.
+pub const SECOND_NS: Nanos = 1_000 * MILLI_NS;
+
+// --- The writing half: venues and feeds.
+
+/// Instruments of all venues together: sizes the tables of dirty marks. More are refused at start.
+pub const INSTRUMENTS_MAX: usize = 16_384;
+
+/// The largest venue message: Coinbase's images are 5 MB. A larger one ends the connection to the
+/// venue.
+pub const VENUE_MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// A batch of input ends after this many messages, so that a busy venue is published at least this
+/// often …
+pub const BATCH_MESSAGES_MAX: usize = 256;
+
+/// … or after this long.
+pub const BATCH_NS_MAX: Nanos = 200_000;
+
+/// Book events of one instrument that wait for its image. When one more comes, all are dropped and
+/// the image is asked for anew.
+pub const IMAGE_BUFFER_EVENTS_MAX: usize = 8_192;
+
+/// Level changes in those events, with the same policy.
+pub const IMAGE_BUFFER_LEVELS_MAX: usize = 262_144;
+
+/// An image that has not come after this long is asked for again.
+pub const IMAGE_TIMEOUT_NS: Nanos = 30 * SECOND_NS;
+
+/// A subscription that the venue has not confirmed by then is taken to be in force, and the image is
+/// asked for.
+pub const SUBSCRIBE_ACK_NS: Nanos = 3 * SECOND_NS;
+
+/// First pause before something failed is tried again; doubled each time, drawn with full jitter.
+pub const BACKOFF_FIRST_NS: Nanos = 500 * MILLI_NS;
+
+/// Longest such pause.
+pub const BACKOFF_MAX_NS: Nanos = 60 * SECOND_NS;
+
+/// A book that stayed right for this long has recovered: its next resync is immediate again.
+pub const RECOVERED_AFTER_NS: Nanos = 10 * SECOND_NS;
+
+/// Connecting to a venue: name, TCP, TLS and upgrade together.
+pub const CONNECT_TIMEOUT_NS: Nanos = 10 * SECOND_NS;
+
+/// Pause between two subscription messages: Binance spot allows 5 client messages a second.
+pub const SUBSCRIBE_SPACING_NS: Nanos = 250 * MILLI_NS;
+
+/// REST requests waiting for their turn, over all venues: one per instrument can be under way.
+pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
+
+/// REST responses parsed and not yet taken by a session. A full queue makes the REST thread wait.
+pub const REST_RESULTS_MAX: usize = 16;
+
+/// REST requests under way at once: more would only queue at the venue.
+pub const REST_CONCURRENT_MAX: usize = 4;
+
+/// The largest REST response: Binance's whole exchangeInfo is some 20 MB.
+pub const REST_BODY_BYTES_MAX: usize = 64 << 20;
+
+/// One REST request, from its connection to the end of the body.
+pub const REST_TIMEOUT_NS: Nanos = 20 * SECOND_NS;
+
+/// A feed that failed this often within [`FEED_FAILURES_NS`] ends the process for its supervisor.
+pub const FEED_FAILURES_MAX: usize = 3;
+
+/// See [`FEED_FAILURES_MAX`].
+pub const FEED_FAILURES_NS: Nanos = 60 * SECOND_NS;
+
+// --- The reading half: lanes, seats, connections.
+
+/// A lane makes a new body at most once per this fraction of its budget …
+pub const GRAIN_DIVISOR: Nanos = 8;
+
+/// … unless the budget is shorter than this: then there is nothing to gain by waiting.
+pub const GRAIN_BUDGET_NS_MIN: Nanos = 8 * MILLI_NS;
+
+/// A seat is sent to at most once per this fraction of its budget: what remains after the grain is
+/// left for the sending itself.
+pub const PACE_NUMERATOR: Nanos = 3;
+
+/// See [`PACE_NUMERATOR`].
+pub const PACE_DIVISOR: Nanos = 4;
+
+/// Bytes of one send: a frame grows to about this, then the next frame begins. A blocked connection
+/// keeps at most this much, and what one update of at most [`BODY_BYTES_SHARED`] adds.
+pub const SEND_BYTES: usize = 64 << 10;
+
+/// Updates in one frame, as in the binary encoding's `late` bits.
+pub const FRAME_UPDATES_MAX: usize = 64;
+
+/// A body over this is not copied into a send but travels by reference, in a frame of its own.
+pub const BODY_BYTES_SHARED: usize = 64 << 10;
+
+/// Bytes that a lane's log may keep whatever the size of an image: past that, a reader that is
+/// behind gets the whole.
+pub const LOG_BYTES_MAX: usize = 64 << 10;
+
+/// Bodies that a log may keep.
+pub const LOG_BODIES_MAX: usize = 1_024;
+
+/// Trades that the log of a trades lane keeps at least: a reader further behind is told how many it
+/// lost.
+pub const LOG_TRADES: usize = 4_096;
+
+/// Trades in one body.
+pub const BODY_TRADES_MAX: usize = 1_000;
+
+/// Changes of state that a lane remembers for readers who are behind. Older ones are told by the
+/// counter alone.
+pub const LOG_STATES_MAX: usize = 16;
+
+/// Classes are looked at again after this many sends, the strictest first.
+pub const SENDS_PER_LOOK: usize = 8;
+
+/// Subscriptions of one connection. More are refused symbol by symbol.
+pub const SUBSCRIPTIONS_MAX: usize = 2_000;
+
+/// Bytes of one client message; a longer one closes with 1009.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// Fragments of one client message; more close with 1008.
+pub const CLIENT_FRAGMENTS_MAX: usize = 16;
+
+/// Client messages a second that are answered in the long run; more are refused as `rate_limited`.
+pub const CLIENT_MESSAGES_PER_S: u32 = 20;
+
+/// Client messages that may come at once.
+pub const CLIENT_MESSAGES_BURST: u32 = 100;
+
+/// Refused messages beyond the rate before the connection is closed with 1008.
+pub const CLIENT_MESSAGES_EXCESS_MAX: u32 = 1_000;
+
+/// Pings of a client in [`CLIENT_PINGS_NS`]; more close with 1008.
+pub const CLIENT_PINGS_MAX: u32 = 250;
+
+/// See [`CLIENT_PINGS_MAX`].
+pub const CLIENT_PINGS_NS: Nanos = 5 * SECOND_NS;
+
+/// Bad requests within [`BAD_REQUESTS_NS`] before the connection is closed with 4005.
+pub const BAD_REQUESTS_MAX: u32 = 5;
+
+/// See [`BAD_REQUESTS_MAX`].
+pub const BAD_REQUESTS_NS: Nanos = 10 * SECOND_NS;
+
+/// Results in one answer to a client: larger answers are split, so that they travel like all else.
+pub const RESULTS_PER_ANSWER: usize = 64;
+
+/// Instruments in one answer to a client.
+pub const INSTRUMENTS_PER_ANSWER: usize = 64;
+
+/// The gateway pings a connection after this long without having read from it.
+pub const PING_EVERY_NS: Nanos = 20 * SECOND_NS;
+
+/// Pings without a pong and without any byte taken before a connection is closed with 4202.
+pub const PINGS_UNANSWERED_MAX: u32 = 2;
+
+/// A blocked connection that takes no byte for this long is closed with 4201.
+pub const STALL_NS_MAX: Nanos = 60 * SECOND_NS;
+
+/// After a close frame was sent, how long the peer has to end the connection.
+pub const CLOSE_LINGER_NS: Nanos = SECOND_NS;
+
+/// One view is sent whole on request at most this often.
+pub const IMAGE_REQUEST_NS: Nanos = SECOND_NS;
+
+/// The kernel's send buffer of a connection: what a returning reader finds there is old.
+pub const SOCKET_SEND_BYTES: usize = 64 << 10;
+
+/// Unsent bytes in the kernel at which a connection counts as writable.
+pub const SOCKET_UNSENT_BYTES: u32 = 16 << 10;
+
+/// Bytes read from one connection in one turn, so that no client takes a shard for itself.
+pub const READ_BYTES_PER_TURN: usize = 64 << 10;
+
+/// Connections and commands handed to one shard and not yet taken. When it is full, the door answers
+/// 503.
+pub const SHARD_COMMANDS_MAX: usize = 4_096;
+
+/// Connections in all.
+pub const CONNECTIONS_MAX: usize = 100_000;
+
+// --- The door and the admin listener.
+
+/// Connections that have not finished their request.
+pub const HANDSHAKES_MAX: usize = 1_024;
+
+/// From accept to the end of the request's head.
+pub const REQUEST_HEAD_NS_MAX: Nanos = 5 * SECOND_NS;
+
+/// Bytes of a request's head.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Header fields of a request.
+pub const REQUEST_HEADERS_MAX: usize = 64;
+
+/// The kernel's queue of connections not yet accepted: a storm of reconnects must fit, or its last
+/// wait a second for their SYN to be repeated.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+
+/// Trades that `GET /v1/trades` gives at most.
+pub const HTTP_TRADES_MAX: usize = 1_000;
+
+/// From SIGTERM to the last close: clients are closed spread over this time.
+pub const DRAIN_NS: Nanos = 2 * SECOND_NS;
+
+/// Clients of a drain are told to come back after a random part of this.
+pub const DRAIN_RETRY_MS: u64 = 5_000;
+
+/// A thread whose watchdog has not ticked for this long makes `/livez` fail.
+pub const WATCHDOG_NS_MAX: Nanos = 5 * SECOND_NS;
+
+const _: () = assert!(BODY_BYTES_SHARED <= SEND_BYTES, "a body that is copied fits a send");
+const _: () = assert!(FRAME_UPDATES_MAX <= 64, "the binary frame has 64 late bits");
+const _: () = assert!(
+    LOG_TRADES + BODY_TRADES_MAX <= tickfan_core::snapshot::tail::TAIL_TRADES_MAX,
+    "a lane can always be filled from the tail"
+);
+const _: () = assert!(
+    PACE_DIVISOR * GRAIN_DIVISOR > PACE_NUMERATOR * GRAIN_DIVISOR + PACE_DIVISOR,
+    "grain and pace together leave part of the budget for the sending"
+);

@@ -1,0 +1,39 @@
+//! Planted bugs: the simulation must catch each of them, or its oracle proves nothing.
+//!
+//! In every build but the unit tests, [`planted`] is a constant `false` and costs nothing.
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// A lost event goes unnoticed.
+    NoGapCheck,
+    /// A batch is published in the middle of an event.
+    PublishBeforeEventEnd,
+    /// A seat leaves out one body of its range.
+    SkipBody,
+    /// The whole that a reader gets is that of an older turn.
+    OldImage,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in this thread, or removes it.
+#[cfg(test)]
+pub(crate) fn plant(mutant: Option<Mutant>) {
+    PLANTED.set(mutant);
+}
+
+/// Whether this bug is planted.
+#[cfg(test)]
+pub(crate) fn planted(mutant: Mutant) -> bool {
+    PLANTED.get() == Some(mutant)
+}
+
+/// Whether this bug is planted: never, outside the tests.
+#[cfg(not(test))]
+pub(crate) const fn planted(_: Mutant) -> bool {
+    false
+}
