@@ -6,3 +6,4 @@
 
 pub mod decimal;
 pub mod market;
+pub mod ws;
