@@ -277,9 +277,9 @@ impl Reader {
         limits: &Limits,
     ) -> Result<Option<Incoming<'r>>, Violation> {
         self.release();
-        let Some(complete) = self.complete(input, limits)? else { return Ok(None) };
-        let Complete { opcode, in_input } = complete;
-        let start = self.start(opcode);
+        let Some(whole) = self.gather(input, limits)? else { return Ok(None) };
+        let Whole { opcode, in_input } = whole;
+        let start = self.payload_start(opcode);
         let payload = match in_input {
             Some(payload) => payload,
             None => &self.buffer[start..],
@@ -320,11 +320,11 @@ impl Reader {
     ///
     /// That, like a violation, leaves the stage at `Closed`: the caller moves on from there once it
     /// has found the payload good, too.
-    fn complete<'i>(
+    fn gather<'i>(
         &mut self,
         input: &mut &'i mut [u8],
         limits: &Limits,
-    ) -> Result<Option<Complete<'i>>, Violation> {
+    ) -> Result<Option<Whole<'i>>, Violation> {
         let mut stage = mem::replace(&mut self.stage, Stage::Closed);
         loop {
             let mut frame = match stage {
@@ -346,13 +346,13 @@ impl Reader {
             };
             let payload = frame.take_payload(input);
             let frame_ends = frame.missing_bytes == 0;
-            let all_ends = frame_ends && frame.fin;
-            if all_ends && self.buffer.len() == self.start(frame.opcode) {
-                return Ok(Some(Complete { opcode: frame.opcode, in_input: Some(payload) }));
+            let ends = frame_ends && frame.fin;
+            if ends && self.buffer.len() == self.payload_start(frame.opcode) {
+                return Ok(Some(Whole { opcode: frame.opcode, in_input: Some(payload) }));
             }
             self.buffer.extend_from_slice(payload);
-            if all_ends {
-                return Ok(Some(Complete { opcode: frame.opcode, in_input: None }));
+            if ends {
+                return Ok(Some(Whole { opcode: frame.opcode, in_input: None }));
             }
             if !frame.opcode.is_control() {
                 self.extend_message(payload.len())?;
@@ -404,7 +404,7 @@ impl Reader {
     }
 
     /// Where in the buffer the payload of a control frame, or a message, starts.
-    fn start(&self, opcode: Opcode) -> usize {
+    fn payload_start(&self, opcode: Opcode) -> usize {
         if opcode.is_control() { self.message_bytes() } else { 0 }
     }
 
@@ -431,7 +431,7 @@ impl Default for Stage {
 }
 
 /// A message or a control frame that has come to its end.
-struct Complete<'i> {
+struct Whole<'i> {
     /// The opcode of its last frame.
     opcode: Opcode,
     /// The payload if it lies whole in the input; otherwise it is at the end of the buffer.
@@ -579,6 +579,8 @@ mod tests {
                 }
             }
             assert!(input.is_empty(), "input was left behind");
+            let held_max = 2 * (LIMITS.message_bytes_max + CONTROL_BYTES_MAX);
+            assert!(reader.buffered_bytes() <= held_max, "{} bytes", reader.buffered_bytes());
         }
         (seen, None)
     }
@@ -731,6 +733,18 @@ mod tests {
             (
                 "5 bytes with 64-bit length",
                 with_length(0x81, &[0xff, 0, 0, 0, 0, 0, 0, 0, 5], b"hello"),
+                vec![],
+                Some(1002),
+            ),
+            (
+                "125 bytes with 16-bit length",
+                with_length(0x82, &[0xfe, 0, 125], &[7; 125]),
+                vec![],
+                Some(1002),
+            ),
+            (
+                "65535 bytes with 64-bit length",
+                with_length(0x82, &[0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], b""),
                 vec![],
                 Some(1002),
             ),
