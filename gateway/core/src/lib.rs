@@ -11,3 +11,4 @@ pub mod snapshot;
 pub mod diff;
 pub mod view;
 pub mod wire;
+pub mod ws;
