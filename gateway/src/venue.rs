@@ -129,6 +129,9 @@ pub struct Endpoints {
     pub rest: &'static str,
     /// Path of the instrument list, where REST has one.
     pub instruments_path: Option<&'static str>,
+    /// Images of full depth that may be asked for in a minute: half of what the venue's weights
+    /// allow, since others at this address may ask too.
+    pub images_per_minute: u32,
 }
 
 /// The default endpoints of a venue.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::market::Trade;
+use crate::market::{Px, Qty, Trade};
 
 /// How many of the newest trades a snapshot holds: minutes of a busy symbol, and far more than a
 /// reader may lag without being told.
@@ -69,6 +69,30 @@ impl TradeTail {
         self.open = Arc::default();
     }
 
+    /// Expresses every trade in finer units: mantissas times `px_factor` and `qty_factor`. Returns
+    /// false, and changes nothing, when one does not fit.
+    #[must_use]
+    pub fn rescale(&mut self, px_factor: i64, qty_factor: i64) -> bool {
+        let finer = |chunk: &Arc<Vec<Trade>>| -> Option<Arc<Vec<Trade>>> {
+            chunk
+                .iter()
+                .map(|trade| {
+                    Some(Trade {
+                        px: Px(trade.px.0.checked_mul(px_factor)?),
+                        qty: Qty(trade.qty.0.checked_mul(qty_factor)?),
+                        ..trade.clone()
+                    })
+                })
+                .collect::<Option<Vec<_>>>()
+                .map(Arc::new)
+        };
+        let full: Option<VecDeque<_>> = self.full.iter().map(finer).collect();
+        let (Some(full), Some(open)) = (full, finer(&self.open)) else { return false };
+        self.full = Arc::new(full);
+        self.open = open;
+        true
+    }
+
     /// The number of the oldest trade held, less one.
     pub fn floor(&self) -> u64 {
         self.newest - self.len() as u64
@@ -90,7 +114,7 @@ impl TradeTail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::market::{Aggressor, Px, Qty, TradeId};
+    use crate::market::{Aggressor, TradeId};
 
     fn trade(number: u64) -> Trade {
         Trade {
