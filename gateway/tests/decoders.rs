@@ -4,6 +4,8 @@
 //! messages and not our idea of them. The folder is named by `TICKFAN_RECORDINGS`; without one the
 //! test passes, except in CI.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its recording must fail")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 

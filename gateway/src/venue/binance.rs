@@ -753,3 +753,343 @@ pub fn listings(body: &[u8]) -> Result<Vec<Listing>, Malformed> {
     let symbols = info.symbols.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok());
     Ok(symbols.filter_map(|symbol: SymbolInfo| symbol.listing()).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BTC: InstrumentId = InstrumentId(7);
+    const ETH: InstrumentId = InstrumentId(9);
+
+    const DEPTH_SPOT: &str = r#"{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1672515782136,"s":"BTCUSDT","U":157,"u":160,"b":[["0.0024","10"]],"a":[["0.0026","100.50"],["0.0027","0.00000000"]]}}"#;
+    const DEPTH_FUTURES: &str = r#"{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","E":1723161256299,"T":1723161256298,"s":"BTCUSDT","ps":"BTCUSD","U":157,"u":160,"pu":149,"b":[],"a":[],"st":1}}"#;
+    const BBO_SPOT: &str =
+        r#"{"u":400900217,"s":"BTCUSDT","b":"25.35190000","B":"31.21","a":"25.3652","A":"0"}"#;
+    const TRADE: &str = r#"{"e":"trade","E":1672515782136,"s":"BTCUSDT","t":12345,"p":"0.001","q":"100","T":1672515782135,"m":true,"M":true}"#;
+
+    fn of(venue: Venue) -> Decoder {
+        let instruments = vec![(BTC, "BTCUSDT".into()), (ETH, "ETHUSDT".into())];
+        Decoder::new(venue, Subscription { instruments, depth: None, trades: None })
+    }
+
+    fn decoded(venue: Venue, message: &str) -> EventBatch {
+        let mut out = EventBatch::default();
+        of(venue).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
+        out
+    }
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text.as_bytes()).unwrap()
+    }
+
+    fn level(px: &str, qty: &str) -> LevelChange {
+        LevelChange { px: decimal(px), qty: decimal(qty) }
+    }
+
+    #[test]
+    fn a_spot_depth_event_follows_the_update_before_its_first() {
+        for venue in [Venue::BinanceSpot, Venue::Sim] {
+            let out = decoded(venue, DEPTH_SPOT);
+            let event = BookEvent {
+                instrument: BTC,
+                kind: BookKind::Delta,
+                bids: 0..1,
+                asks: 1..3,
+                continuity: Some(Continuity { follows: 156, last: 160 }),
+                checksum: None,
+                te_ns: 1_672_515_782_136_000_000,
+                px_digits: 4,
+                qty_digits: 8,
+                cut_at: None,
+            };
+            assert_eq!(out.events, [MarketEvent::Book(event)]);
+            assert_eq!(
+                out.levels,
+                [level("0.0024", "10"), level("0.0026", "100.5"), level("0.0027", "0")]
+            );
+        }
+    }
+
+    #[test]
+    fn a_futures_depth_event_follows_the_event_before_it() {
+        for venue in [Venue::BinanceUsdm, Venue::BinanceCoinm] {
+            let out = decoded(venue, DEPTH_FUTURES);
+            let [MarketEvent::Book(event)] = &out.events[..] else { panic!("{:?}", out.events) };
+            assert_eq!(event.continuity, Some(Continuity { follows: 149, last: 160 }));
+            assert_eq!(event.te_ns, 1_723_161_256_298_000_000);
+            assert_eq!((event.bids.clone(), event.asks.clone()), (0..0, 0..0));
+        }
+    }
+
+    #[test]
+    fn a_book_ticker_is_a_bbo_with_and_without_its_event_name() {
+        let spot = BboEvent {
+            instrument: BTC,
+            bid: level("25.3519", "31.21"),
+            ask: level("25.3652", "0"),
+            sequence: Some(400_900_217),
+            te_ns: 0,
+        };
+        let futures = BBO_SPOT.replacen('{', r#"{"e":"bookTicker","T":5,"E":6,"#, 1);
+        assert_eq!(
+            decoded(Venue::BinanceUsdm, &futures).events,
+            [MarketEvent::Bbo(BboEvent { te_ns: 5_000_000, ..spot.clone() })]
+        );
+        assert_eq!(decoded(Venue::BinanceSpot, BBO_SPOT).events, [MarketEvent::Bbo(spot)]);
+    }
+
+    #[test]
+    fn a_trade_of_either_stream_names_the_aggressor() {
+        let print = TradePrint {
+            te_ns: 1_672_515_782_135_000_000,
+            px: decimal("0.001"),
+            qty: decimal("100"),
+            aggressor: Aggressor::Sell,
+            id: TradeId::Number(12345),
+        };
+        let event = TradesEvent { instrument: BTC, trades: 0..1, consecutive_ids: true };
+        let out = decoded(Venue::BinanceSpot, TRADE);
+        assert_eq!(out.events, [MarketEvent::Trades(event.clone())]);
+        assert_eq!(out.trades, [print.clone()]);
+
+        let aggregate = r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":2,"a":77,"s":"BTCUSDT","p":"0.001","q":"100","f":12,"l":19,"T":1672515782135,"m":false}}"#;
+        let out = decoded(Venue::BinanceUsdm, aggregate);
+        assert_eq!(out.events, [MarketEvent::Trades(event)]);
+        let buy = TradePrint { aggressor: Aggressor::Buy, id: TradeId::Number(77), ..print };
+        assert_eq!(out.trades, [buy]);
+    }
+
+    #[test]
+    fn microseconds_are_told_from_milliseconds() {
+        let out = decoded(Venue::BinanceSpot, &TRADE.replace("1672515782135", "1672515782135123"));
+        assert_eq!(out.trades[0].te_ns, 1_672_515_782_135_123_000);
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_matter() {
+        let swapped = r#"{"data":{"a":[["0.0026","100.50"],["0.0027","0.00000000"]],"b":[["0.0024","10"]],"u":160,"U":157,"s":"BTCUSDT","new":{"s":"ETHUSDT","deep":[[1],[{}]]},"E":1672515782136,"e":"depthUpdate"},"stream":"btcusdt@depth@100ms"}"#;
+        let (one, other) =
+            (decoded(Venue::BinanceSpot, DEPTH_SPOT), decoded(Venue::BinanceSpot, swapped));
+        assert_eq!(one.events, other.events);
+        assert_eq!(one.levels, other.levels);
+    }
+
+    #[test]
+    fn control_messages_become_what_the_session_needs() {
+        let refused = |message: &str| {
+            vec![MarketEvent::Refused { instrument: None, message: message.to_owned() }]
+        };
+        let subscribed: Vec<MarketEvent> = [BTC, ETH]
+            .into_iter()
+            .flat_map(|instrument| {
+                CHANNELS.map(|channel| MarketEvent::Subscribed { instrument, channel })
+            })
+            .collect();
+        for (message, expected) in [
+            (r#"{"result":null,"id":1}"#, subscribed),
+            (r#"{"result":null,"id":2}"#, vec![]),
+            (r#"{"result":null,"id":0}"#, vec![]),
+            (r#"{"result":null,"id":18446744073709551615}"#, vec![]),
+            (r#"{"result":["btcusdt@trade"],"id":1}"#, vec![]),
+            (r#"{"code":2,"msg":"Invalid request: x"}"#, refused("Invalid request: x")),
+            (r#"{"error":{"code":3,"msg":"Invalid JSON"},"id":1}"#, refused("Invalid JSON")),
+            (r#"{"e":"serverShutdown","E":1}"#, vec![MarketEvent::Shutdown]),
+            (r#"{"stream":"!serverShutdown","data":{"E":1}}"#, vec![MarketEvent::Shutdown]),
+            (r#"{"stream":"btcusdt@kline_1m","data":{"e":"kline","s":"BTCUSDT","k":{}}}"#, vec![]),
+            (r#"{"stream":"btcusdt@depth5","data":{"lastUpdateId":1,"bids":[]}}"#, vec![]),
+            (r#"{"e":"trade","s":"NOTASKED","t":"nonsense"}"#, vec![]),
+            ("{}", vec![]),
+        ] {
+            assert_eq!(decoded(Venue::BinanceSpot, message).events, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_message_tells_what_it_was_about_and_leaves_nothing() {
+        use tickfan_core::decimal::DecimalError::{Malformed as NoNumber, Overflow};
+        const BOOK: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Book));
+        const BBO: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Bbo));
+        const TRADES: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Trades));
+        let field = Malformed::Field;
+        let number = Malformed::Number;
+        let deep = "[".repeat(100_000);
+        let nonsense = "\u{0}x\"\\{[".repeat(170_000);
+        let digits = "9".repeat(40);
+        let huge = TRADE.replace("0.001", &digits);
+        let huge_id = TRADE.replace("12345", &digits);
+        let in_levels = |old: &str, new: &str| DEPTH_SPOT.replace(old, new);
+        for (message, about, what) in [
+            (in_levels(r#""u":160,"#, ""), BOOK, field("u")),
+            (in_levels(r#""U":157"#, r#""U":"157""#), BOOK, field("U")),
+            (in_levels(r#""U":157"#, r#""U":0"#), BOOK, field("U")),
+            (in_levels(r#""u":160"#, r#""u":-160"#), BOOK, field("u")),
+            (in_levels(r#""e":"depthUpdate","#, ""), BOOK, field("e")),
+            (in_levels(r#""e":"depthUpdate""#, r#""e":1"#), BOOK, field("e")),
+            (in_levels(r#""s":"BTCUSDT","#, ""), BOOK, field("s")),
+            (in_levels(r#""a":["#, r#""x":["#), BOOK, field("a")),
+            (in_levels(r#"["0.0026","100.50"]"#, r#"["0.0026"]"#), BOOK, field("a")),
+            (in_levels(r#"["0.0026","100.50"]"#, r#"["0.0026",100.5]"#), BOOK, field("a")),
+            (in_levels(r#"["0.0026","100.50"]"#, "7"), BOOK, field("a")),
+            (in_levels("0.0027", ""), BOOK, number("a", NoNumber)),
+            (in_levels("0.0024", "1e40"), BOOK, number("b", Overflow)),
+            (in_levels("0.0024", &digits), BOOK, number("b", Overflow)),
+            (in_levels("1672515782136", r#""soon""#), BOOK, field("E")),
+            (in_levels("1672515782136", "99999999999999999"), BOOK, field("E")),
+            (DEPTH_FUTURES.replace(r#""data":{"#, r#""data":[{"#), BOOK, Malformed::NotJson),
+            (r#"{"stream":"btcusdt@depth","data":[]}"#.to_owned(), BOOK, field("data")),
+            (in_levels("]]}}", "]"), BOOK, Malformed::NotJson),
+            (DEPTH_SPOT[38..].replace('}', ""), BOOK, Malformed::NotJson),
+            (BBO_SPOT.replace(r#""31.21""#, "31.21"), BBO, field("B")),
+            (BBO_SPOT.replace("25.3652", "NaN"), BBO, number("a", NoNumber)),
+            (BBO_SPOT.replace('}', ""), None, Malformed::NotJson),
+            (
+                r#"{"stream":"btcusdt@bookTicker","data":{"s":"BTCUSDT"}}"#.to_owned(),
+                BBO,
+                field("b"),
+            ),
+            (TRADE.replace("true", "1"), TRADES, field("m")),
+            (TRADE.replace(r#""t":12345,"#, ""), TRADES, field("a")),
+            (TRADE.replace('}', ""), TRADES, Malformed::NotJson),
+            (TRADE.replace("12345", "1.5"), TRADES, field("t")),
+            (huge, TRADES, number("p", Overflow)),
+            // The parser itself refuses an integer beyond 64 bits.
+            (huge_id, TRADES, Malformed::NotJson),
+            (String::new(), None, Malformed::NotJson),
+            ("[]".to_owned(), None, field("message")),
+            ("null".to_owned(), None, field("message")),
+            (deep, None, Malformed::NotJson),
+            (nonsense, None, Malformed::NotJson),
+        ] {
+            let mut out = EventBatch::default();
+            let mut decoder = of(Venue::BinanceSpot);
+            decoder.decode(&mut DEPTH_SPOT.as_bytes().to_vec(), &mut out).unwrap();
+            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
+            let shown = &message[..message.len().min(300)];
+            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
+            assert_eq!(error, DecodeError { about, what }, "{shown}");
+            let kept = (out.events.len(), out.levels.len(), out.trades.len());
+            assert_eq!(kept, (2, 3, 1), "{shown}");
+            decoder.decode(&mut BBO_SPOT.as_bytes().to_vec(), &mut out).unwrap();
+        }
+    }
+
+    #[test]
+    fn subscriptions_are_split_and_their_acks_name_them() {
+        let instruments: Vec<_> =
+            (0..100).map(|i| (InstrumentId(i), format!("C{i}USDT").into())).collect();
+        let subscription = Subscription { instruments, depth: None, trades: None };
+        let mut decoder = Decoder::new(Venue::BinanceUsdm, subscription);
+        let requests: Vec<serde_json::Value> =
+            decoder.subscribe().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[0]["method"], "SUBSCRIBE");
+        assert_eq!(requests[0]["params"].as_array().unwrap().len(), 200);
+        assert_eq!(requests[0]["params"][0], "c0usdt@depth@0ms");
+        assert_eq!(requests[0]["params"][1], "c0usdt@bookTicker");
+        assert_eq!(requests[1]["params"][0], "c66usdt@aggTrade");
+        assert_eq!(requests[1]["id"], 2);
+
+        let mut out = EventBatch::default();
+        decoder.decode(&mut br#"{"id":2,"result":null}"#.to_vec(), &mut out).unwrap();
+        assert_eq!(out.events.len(), 100);
+        let first =
+            MarketEvent::Subscribed { instrument: InstrumentId(66), channel: Channel::Trades };
+        assert_eq!(out.events[0], first);
+    }
+
+    #[test]
+    fn images_are_asked_for_as_deep_as_the_market_allows() {
+        for (venue, depth, expected) in [
+            (Venue::BinanceSpot, None, "/api/v3/depth?symbol=BTCUSDT&limit=5000"),
+            (Venue::BinanceSpot, Some(600), "/api/v3/depth?symbol=BTCUSDT&limit=1000"),
+            (Venue::BinanceUsdm, None, "/fapi/v1/depth?symbol=BTCUSDT&limit=1000"),
+            (Venue::BinanceCoinm, Some(9999), "/dapi/v1/depth?symbol=BTCUSDT&limit=1000"),
+            (Venue::Sim, Some(1), "/api/v3/depth?symbol=BTCUSDT&limit=5"),
+        ] {
+            let instruments = vec![(BTC, "BTCUSDT".into())];
+            let mut decoder =
+                Decoder::new(venue, Subscription { instruments, depth, trades: None });
+            assert_eq!(decoder.resync(BTC, true), Resync::Rest(expected.to_owned()));
+        }
+        assert_eq!(percent_encoded("币_A"), "%E5%B8%81_A");
+    }
+
+    #[test]
+    fn a_rest_image_carries_its_id_and_where_it_was_cut() {
+        let image = of(Venue::BinanceUsdm).image_decoder();
+        let body = r#"{"lastUpdateId":1027024,"E":3,"T":2,"bids":[["4.00","431"]],"asks":[]}"#;
+        let mut out = EventBatch::default();
+        image(ETH, &mut body.as_bytes().to_vec(), &mut out).unwrap();
+        let event = BookEvent {
+            instrument: ETH,
+            kind: BookKind::Image,
+            bids: 0..1,
+            asks: 1..1,
+            continuity: Some(Continuity { follows: 1_027_024, last: 1_027_024 }),
+            checksum: None,
+            te_ns: 2_000_000,
+            px_digits: 2,
+            qty_digits: 0,
+            cut_at: Some(1000),
+        };
+        assert_eq!(out.events, [MarketEvent::Book(event)]);
+        for (body, what) in [
+            (body.replace("lastUpdateId", "id"), Malformed::Field("lastUpdateId")),
+            (body.replace(r#""asks":[]"#, r#""asks":["x"]"#), Malformed::Field("asks")),
+            (r#"{"code":-1121,"msg":"Invalid symbol."}"#.into(), Malformed::Field("lastUpdateId")),
+            ("[]".into(), Malformed::Field("image")),
+            ("<html>".into(), Malformed::NotJson),
+        ] {
+            assert_eq!(image(ETH, &mut body.into_bytes(), &mut out), Err(what));
+            assert_eq!((out.events.len(), out.levels.len()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn listings_are_the_symbols_that_trade() {
+        let filters = r#""filters":[{"filterType":"PRICE_FILTER","tickSize":"0.10000000"},{"filterType":"LOT_SIZE","stepSize":"0.00100000"}]"#;
+        let symbol = |fields: &str| {
+            format!(r#"{{"baseAsset":"BTC","quoteAsset":"USDT",{filters},{fields}}}"#)
+        };
+        let body = format!(
+            r#"{{"timezone":"UTC","symbols":[{},{},{},{},{},{{"symbol":"X"}},7]}}"#,
+            symbol(r#""symbol":"SPOT","status":"TRADING""#),
+            symbol(r#""symbol":"PERP","contractStatus":"TRADING","contractType":"PERPETUAL""#),
+            symbol(r#""symbol":"SEP","status":"TRADING","contractType":"CURRENT_QUARTER""#),
+            symbol(r#""symbol":"HALTED","status":"BREAK""#),
+            symbol(r#""symbol":"NOTICK","status":"TRADING""#).replace("0.10000000", "0.00000000"),
+        );
+        let found = listings(body.as_bytes()).unwrap();
+        let found: Vec<(&str, &str)> = found.iter().map(|l| (&*l.native, &*l.kind)).collect();
+        assert_eq!(found, [("SPOT", "spot"), ("PERP", "perpetual"), ("SEP", "future")]);
+        let scales = listings(body.as_bytes()).unwrap()[0].scales();
+        assert_eq!((scales.px, scales.qty), (1, 3));
+        assert_eq!(listings(b"{}"), Err(Malformed::Field("symbols")));
+        assert_eq!(listings(b"<html>"), Err(Malformed::NotJson));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = of(Venue::BinanceSpot).decode(&mut bytes, &mut EventBatch::default());
+        }
+
+        #[test]
+        fn no_damage_panics_or_leaves_half_an_event(
+            at in 0usize..200,
+            with in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            for message in [DEPTH_SPOT, DEPTH_FUTURES, BBO_SPOT, TRADE] {
+                let mut bytes = message.as_bytes().to_vec();
+                let at = at % bytes.len();
+                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
+                let mut out = EventBatch::default();
+                if of(Venue::BinanceUsdm).decode(&mut bytes, &mut out).is_err() {
+                    prop_assert!(out.events.is_empty());
+                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
+                }
+            }
+        }
+    }
+}

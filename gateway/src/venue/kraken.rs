@@ -499,3 +499,344 @@ fn checksum(bids: &[(i64, i64)], asks: &[(i64, i64)]) -> u32 {
     }
     hasher.finalize()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BTC: InstrumentId = InstrumentId(3);
+    const ETH: InstrumentId = InstrumentId(4);
+
+    const SNAPSHOT: &str = r#"{"channel":"book","type":"snapshot","data":[{"symbol":"BTC/USD","bids":[{"price":45283.5,"qty":0.10000000}],"asks":[{"price":45285.20,"qty":0.001},{"price":45286,"qty":1}],"checksum":3310070434}]}"#;
+    const UPDATE: &str = r#"{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[],"asks":[{"price":45285.2,"qty":0}],"checksum":7,"timestamp":"2023-10-06T17:35:55.440295Z"}]}"#;
+    const TRADE: &str = r#"{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":105944.20,"qty":0.00027625,"ord_type":"limit","trade_id":10218208,"timestamp":"2023-10-06T17:35:55.440295Z"}]}"#;
+
+    fn of(depth: Option<u32>) -> Decoder {
+        let instruments = vec![(BTC, "BTC/USD".into()), (ETH, "ETH/USD".into())];
+        Decoder::new(Subscription { instruments, depth, trades: None })
+    }
+
+    fn decoded(message: &str) -> EventBatch {
+        let mut out = EventBatch::default();
+        of(None).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
+        out
+    }
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text.as_bytes()).unwrap()
+    }
+
+    fn level(px: &str, qty: &str) -> LevelChange {
+        LevelChange { px: decimal(px), qty: decimal(qty) }
+    }
+
+    #[test]
+    fn a_snapshot_is_an_image_with_digits_as_written() {
+        let out = decoded(SNAPSHOT);
+        let image = BookEvent {
+            instrument: BTC,
+            kind: BookKind::Image,
+            bids: 0..1,
+            asks: 1..3,
+            continuity: None,
+            checksum: Some(3_310_070_434),
+            te_ns: 0,
+            px_digits: 2,
+            qty_digits: 8,
+            cut_at: Some(1000),
+        };
+        assert_eq!(out.events, [MarketEvent::Book(image)]);
+        assert_eq!(
+            out.levels,
+            [level("45283.5", "0.1"), level("45285.2", "0.001"), level("45286", "1")]
+        );
+    }
+
+    #[test]
+    fn an_update_is_a_delta_and_its_fields_may_come_in_any_order() {
+        let swapped = r#"{"data":[{"timestamp":"2023-10-06T17:35:55.440295Z","new":[{}],"checksum":7,"asks":[{"qty":0,"price":45285.2}],"bids":[],"symbol":"BTC/USD"}],"type":"update","channel":"book"}"#;
+        let out = decoded(UPDATE);
+        let delta = BookEvent {
+            instrument: BTC,
+            kind: BookKind::Delta,
+            bids: 0..0,
+            asks: 0..1,
+            continuity: None,
+            checksum: Some(7),
+            te_ns: 1_696_613_755_440_295_000,
+            px_digits: 1,
+            qty_digits: 0,
+            cut_at: None,
+        };
+        assert_eq!(out.events, [MarketEvent::Book(delta)]);
+        assert_eq!(out.levels, [level("45285.2", "0")]);
+        assert_eq!(decoded(swapped).events, out.events);
+        assert_eq!(decoded(swapped).levels, out.levels);
+    }
+
+    #[test]
+    fn an_exponent_counts_as_the_digits_it_reaches() {
+        let out = decoded(&UPDATE.replace(r#""qty":0"#, r#""qty":1.5e-7"#));
+        let [MarketEvent::Book(event)] = &out.events[..] else { panic!("{:?}", out.events) };
+        assert_eq!(event.qty_digits, 8);
+        assert_eq!(out.levels, [level("45285.2", "0.00000015")]);
+    }
+
+    #[test]
+    fn every_symbol_of_a_message_has_its_event() {
+        let entry = |symbol: &str| {
+            let start = UPDATE.find(r#"{"symbol""#).unwrap();
+            UPDATE[start..UPDATE.len() - 2].replace("BTC/USD", symbol)
+        };
+        let entries = [entry("BTC/USD"), entry("NOT/ASKED"), entry("ETH/USD")].join(",");
+        let out = decoded(&format!(r#"{{"channel":"book","type":"update","data":[{entries}]}}"#));
+        let asks: Vec<_> = out
+            .events
+            .iter()
+            .map(|event| match event {
+                MarketEvent::Book(book) => (book.instrument, book.asks.clone()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(asks, [(BTC, 0..1), (ETH, 1..2)]);
+    }
+
+    #[test]
+    fn neighbouring_trades_of_one_symbol_are_one_event() {
+        let start = TRADE.find(r#"{"symbol""#).unwrap();
+        let entry = &TRADE[start..TRADE.len() - 2];
+        let sell = entry.replace("buy", "sell");
+        let other = entry.replace("BTC", "ETH");
+        let message =
+            format!(r#"{{"channel":"trade","type":"update","data":[{entry},{sell},{other}]}}"#);
+        let out = decoded(&message);
+        let event = |instrument, trades| {
+            MarketEvent::Trades(TradesEvent { instrument, trades, consecutive_ids: false })
+        };
+        assert_eq!(out.events, [event(BTC, 0..2), event(ETH, 2..3)]);
+        let print = TradePrint {
+            te_ns: 1_696_613_755_440_295_000,
+            px: decimal("105944.2"),
+            qty: decimal("0.00027625"),
+            aggressor: Aggressor::Buy,
+            id: TradeId::Number(10_218_208),
+        };
+        assert_eq!(out.trades[0], print);
+        assert_eq!(out.trades[1].aggressor, Aggressor::Sell);
+    }
+
+    #[test]
+    fn control_messages_become_what_the_session_needs() {
+        let refused = |instrument| MarketEvent::Refused {
+            instrument,
+            message: r#"Currency pair "X" not supported"#.to_owned(),
+        };
+        let error = r#""success":false,"error":"Currency pair \"X\" not supported""#;
+        for (message, expected) in [
+            (
+                r#"{"method":"subscribe","result":{"channel":"book","symbol":"BTC/USD","depth":10,"snapshot":true},"success":true,"time_in":"2023-09-25T09:04:31.742599Z","req_id":1}"#.to_owned(),
+                vec![MarketEvent::Subscribed { instrument: BTC, channel: Channel::Book }],
+            ),
+            (
+                r#"{"method":"subscribe","result":{"channel":"trade","symbol":"ETH/USD"},"success":true}"#.to_owned(),
+                vec![MarketEvent::Subscribed { instrument: ETH, channel: Channel::Trades }],
+            ),
+            (
+                r#"{"method":"subscribe","result":{"channel":"ticker","symbol":"ETH/USD"},"success":true}"#.to_owned(),
+                vec![],
+            ),
+            (
+                r#"{"method":"unsubscribe","result":{"channel":"book","symbol":"ETH/USD"},"success":true}"#.to_owned(),
+                vec![],
+            ),
+            (format!(r#"{{"method":"subscribe",{error},"symbol":"BTC/USD"}}"#), vec![refused(Some(BTC))]),
+            (
+                format!(r#"{{"method":"subscribe","result":{{"channel":"book","symbol":"ETH/USD"}},{error}}}"#),
+                vec![refused(Some(ETH))],
+            ),
+            (format!(r#"{{"method":"subscribe",{error}}}"#), vec![refused(None)]),
+            (r#"{"channel":"heartbeat"}"#.to_owned(), vec![]),
+            (r#"{"method":"pong","time_in":"x"}"#.to_owned(), vec![]),
+            (r#"{"channel":"status","type":"update","data":[{"system":"online"}]}"#.to_owned(), vec![]),
+            (r#"{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1}]}"#.to_owned(), vec![]),
+            (TRADE.replace("update", "snapshot"), vec![]),
+            (TRADE.replace("BTC/USD", "NOT/ASKED"), vec![]),
+        ] {
+            assert_eq!(decoded(&message).events, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_message_tells_what_it_was_about_and_leaves_nothing() {
+        use tickfan_core::decimal::DecimalError::{Malformed as NoNumber, Overflow};
+        const BOOK: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Book));
+        const TRADES: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Trades));
+        let field = Malformed::Field;
+        let number = Malformed::Number;
+        let digits = "9".repeat(40);
+        let start = UPDATE.find(r#"{"symbol""#).unwrap();
+        let good = &UPDATE[start..UPDATE.len() - 2];
+        let bad = good.replace("\"checksum\":7,", "");
+        let pair = format!(
+            r#"{{"channel":"book","type":"update","data":[{bad},{}]}}"#,
+            good.replace("BTC", "ETH")
+        );
+        for (message, about, what) in [
+            (UPDATE.replace(r#""checksum":7,"#, ""), BOOK, field("checksum")),
+            (
+                UPDATE.replace(r#""checksum":7"#, r#""checksum":4294967296"#),
+                BOOK,
+                field("checksum"),
+            ),
+            (UPDATE.replace(r#""bids":[],"#, ""), BOOK, field("bids")),
+            (UPDATE.replace(r#""bids":[]"#, r#""bids":{}"#), BOOK, field("bids")),
+            (UPDATE.replace(r#","qty":0"#, ""), BOOK, field("asks")),
+            (UPDATE.replace("45285.2", r#""45285.2""#), BOOK, number("price", NoNumber)),
+            (UPDATE.replace("45285.2", r#""""#), BOOK, number("price", NoNumber)),
+            (UPDATE.replace("45285.2", "1e40"), BOOK, number("price", Overflow)),
+            (UPDATE.replace("45285.2", &digits), BOOK, number("price", Overflow)),
+            (UPDATE.replace(r#""qty":0"#, r#""qty":null"#), BOOK, number("qty", NoNumber)),
+            (UPDATE.replace("2023-10", "2023-13"), BOOK, field("timestamp")),
+            (UPDATE.replace(r#""update""#, r#""other""#), BOOK, field("type")),
+            (UPDATE.replace(r#""update""#, "5"), BOOK, field("message")),
+            (UPDATE.replace("BTC/USD", ""), None, field("symbol")),
+            (UPDATE.replace(r#""BTC/USD""#, "5"), None, field("data")),
+            (pair, None, field("checksum")),
+            (r#"{"channel":"book","type":"update"}"#.to_owned(), None, field("data")),
+            (UPDATE.replace("}]}", ""), BOOK, Malformed::NotJson),
+            (UPDATE.replace("}]}", "").replace("BTC/USD", "NOT/ASKED"), None, Malformed::NotJson),
+            (UPDATE.replace("book", "").replace("}]}", ""), None, Malformed::NotJson),
+            (TRADE.replace("}]}", ""), TRADES, Malformed::NotJson),
+            (TRADE.replace("buy", "long"), TRADES, field("side")),
+            (TRADE.replace("10218208", "-1"), TRADES, field("trade_id")),
+            (TRADE.replace(r#""price":105944.20,"#, ""), TRADES, field("price")),
+            (String::new(), None, Malformed::NotJson),
+            ("[]".to_owned(), None, Malformed::Field("message")),
+            ("[".repeat(100_000), None, Malformed::Field("message")),
+            ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
+        ] {
+            let mut out = EventBatch::default();
+            let mut decoder = of(None);
+            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
+            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
+            let shown = &message[..message.len().min(300)];
+            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
+            assert_eq!(error, DecodeError { about, what }, "{shown}");
+            let kept = (out.events.len(), out.levels.len(), out.trades.len());
+            assert_eq!(kept, (2, 1, 1), "{shown}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("1970-01-01T00:00:00.000000001Z", Some(1)),
+            ("2000-02-29T23:59:59.5Z", Some(951_868_799_500_000_000)),
+            ("2023-10-06T17:35:55.440295Z", Some(1_696_613_755_440_295_000)),
+            ("2023-10-06T17:35:55.4402951Z", Some(1_696_613_755_440_295_100)),
+            ("2024-12-31T00:00:00.123456789Z", Some(1_735_603_200_123_456_789)),
+            ("2024-03-01T00:00:00Z", Some(1_709_251_200_000_000_000)),
+            ("9999-01-01T00:00:00Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("2023-10-06T17:35:55", None),
+            ("2023-10-06T17:35:55.Z", None),
+            ("2023-10-06T17:35:55.1234567890Z", None),
+            ("2023-10-06 17:35:55Z", None),
+            ("2023-10-06T24:35:55Z", None),
+            ("2023-00-06T17:35:55Z", None),
+            ("2023-10-06T17:35:55+01:00", None),
+            ("Z", None),
+            ("", None),
+        ] {
+            assert_eq!(nanos_of(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_venues_worked_example() {
+        let asks = [
+            (452_852, 100_000),
+            (452_864, 154_571_953),
+            (452_866, 154_571_109),
+            (452_896, 154_560_911),
+            (452_902, 15_890_660),
+            (452_918, 154_553_491),
+            (452_947, 4_454_749),
+            (452_961, 35_380_000),
+            (452_975, 9_945_542),
+            (452_995, 18_772_827),
+            (453_000, 1),
+        ];
+        let bids = [
+            (452_835, 10_000_000),
+            (452_834, 154_582_015),
+            (452_821, 10_000_000),
+            (452_810, 10_000_000),
+            (452_803, 154_592_586),
+            (452_790, 7_990_000),
+            (452_776, 3_310_103),
+            (452_775, 30_000_000),
+            (452_773, 154_602_737),
+            (452_766, 15_445_238),
+            (452_000, 1),
+        ];
+        assert_eq!(checksum(&bids, &asks), 3_310_070_434);
+        assert_eq!(checksum(&[], &[(12, 34)]), crc32fast::hash(b"1234"));
+        assert_eq!(checksum(&[(i64::MIN, 0)], &[]), crc32fast::hash(b"9223372036854775808"));
+    }
+
+    #[test]
+    fn subscriptions_and_resyncs_ask_for_the_depth_rounded_up() {
+        let parsed = |text: &String| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        for (depth, expected) in
+            [(None, 1000), (Some(0), 10), (Some(11), 25), (Some(1000), 1000), (Some(5000), 1000)]
+        {
+            let decoder = of(depth);
+            let requests: Vec<_> = decoder.subscribe().iter().map(parsed).collect();
+            assert_eq!(requests.len(), 2);
+            assert_eq!(requests[0]["params"]["depth"], expected);
+            assert_eq!(requests[0]["params"]["symbol"][1], "ETH/USD");
+            assert_eq!(requests[1]["params"]["channel"], "trade");
+            assert_eq!(requests[1]["params"]["snapshot"], false);
+            assert_eq!(decoder.truncate_at(), Some(expected));
+        }
+        let mut decoder = of(None);
+        assert_eq!(decoder.resync(ETH, true), Resync::Send(Vec::new()));
+        let Resync::Send(texts) = decoder.resync(ETH, false) else { panic!("not on the stream") };
+        let methods: Vec<_> = texts.iter().map(|text| parsed(text)["method"].clone()).collect();
+        assert_eq!(methods, ["unsubscribe", "subscribe"]);
+        assert_eq!(parsed(&texts[1])["params"]["symbol"][0], "ETH/USD");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = nanos_of(&bytes);
+            let _ = of(None).decode(&mut bytes, &mut EventBatch::default());
+        }
+
+        #[test]
+        fn no_damage_panics_or_leaves_half_an_event(
+            at in 0usize..300,
+            with in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            for message in [SNAPSHOT, UPDATE, TRADE] {
+                let mut bytes = message.as_bytes().to_vec();
+                let at = at % bytes.len();
+                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
+                let mut out = EventBatch::default();
+                if of(None).decode(&mut bytes, &mut out).is_err() {
+                    prop_assert!(out.events.is_empty());
+                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn no_time_panics(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?Z") {
+            let _ = nanos_of(text.as_bytes());
+        }
+    }
+}
