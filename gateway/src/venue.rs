@@ -5,6 +5,8 @@
 //! it; REST images are decoded by the function of [`VenueDecoder::image_decoder`] on the REST
 //! thread, because a large one takes longer than a batch may.
 
+use std::sync::Arc;
+
 use tickfan_core::market::{Channel, EventBatch, InstrumentId, Listing, Nanos, Venue};
 
 pub mod binance;
@@ -45,8 +47,10 @@ pub enum Resync {
     Send(Vec<String>),
 }
 
-/// Decodes the body of a REST image of an instrument into one image event.
-pub type ImageDecoder = fn(InstrumentId, &mut [u8], &mut EventBatch) -> Result<(), Malformed>;
+/// Decodes the body of a REST image of an instrument into one image event. On an error nothing of
+/// the body is in the batch. A closure, because it must know how deep an image was asked for.
+pub type ImageDecoder =
+    Arc<dyn Fn(InstrumentId, &mut [u8], &mut EventBatch) -> Result<(), Malformed> + Send + Sync>;
 
 /// Which of a venue's trade streams to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +65,7 @@ pub enum TradeStream {
 #[derive(Debug, Clone)]
 pub struct Subscription {
     /// The instruments: id and the venue's spelling.
-    pub instruments: Vec<(InstrumentId, std::sync::Arc<str>)>,
+    pub instruments: Vec<(InstrumentId, Arc<str>)>,
     /// Depth that the venue is asked for; `None` = the venue's deepest.
     pub depth: Option<u32>,
     /// The trade stream; `None` = the venue's default.
@@ -110,14 +114,16 @@ pub trait VenueDecoder: Send {
     fn truncate_at(&self) -> Option<usize>;
 }
 
+/// Price and quantity of a level as integers at the digits that the venue writes.
+pub type Mantissas = (i64, i64);
+
 /// A venue's checksum: a pure function of the top of a book.
 #[derive(Debug, Clone, Copy)]
 pub struct Checksum {
     /// How many levels of each side it covers.
     pub levels: usize,
-    /// From bids and asks (best first; price and quantity as integers at the digits that the venue
-    /// writes) to the checksum.
-    pub compute: fn(bids: &[(i64, i64)], asks: &[(i64, i64)]) -> u32,
+    /// From bids and asks, best first, to the checksum.
+    pub compute: fn(bids: &[Mantissas], asks: &[Mantissas]) -> u32,
 }
 
 /// Where a venue lives when the configuration does not say.
@@ -166,4 +172,12 @@ pub fn listings(venue: Venue, body: &[u8]) -> Result<Vec<Listing>, Malformed> {
         }
         Venue::Kraken => kraken::listings(body),
     }
+}
+
+/// The text between `prefix` and the next quote: what can be told of a message that is no JSON.
+fn quoted_after<'a>(message: &'a [u8], prefix: &[u8]) -> Option<&'a str> {
+    let start = message.windows(prefix.len()).position(|w| w == prefix)? + prefix.len();
+    let rest = message.get(start..)?;
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    std::str::from_utf8(rest.get(..end)?).ok()
 }

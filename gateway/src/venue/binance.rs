@@ -1,1 +1,1095 @@
-//! Binance.
+//! Binance: spot, USD-M and COIN-M futures, whose messages are the same but for the small table
+//! [`Market`]. The built-in simulator speaks the spot dialect.
+//!
+//! Turns stream messages and REST images into market events. The stream half is called by the feed
+//! thread for every message, the image half by the REST thread. It must never allocate per event,
+//! block, or guess: what it cannot read exactly is an error.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
+use tickfan_core::decimal::{Decimal, DecimalError, fraction_digits};
+use tickfan_core::market::{
+    Aggressor, BboEvent, BookEvent, BookKind, Channel, Continuity, EventBatch, InstrumentId,
+    LevelChange, Listing, MarketEvent, Nanos, TradeId, TradePrint, TradesEvent, Venue,
+};
+
+use super::{
+    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, TradeStream,
+    VenueDecoder, quoted_after,
+};
+
+/// Streams in one SUBSCRIBE message: 1024 streams, all that a connection may carry, then take six
+/// messages, and the venue allows "5 incoming messages per second" (spot).
+const STREAMS_PER_REQUEST_MAX: usize = 200;
+
+/// The channels of an instrument, in the order in which they are subscribed to.
+const CHANNELS: [Channel; 3] = [Channel::Book, Channel::Bbo, Channel::Trades];
+
+/// "Valid limits: [5, 10, 20, 50, 100, 500, 1000]" (futures); spot takes any number up to 5000.
+const DEPTH_LIMITS: [u32; 8] = [5, 10, 20, 50, 100, 500, 1000, 5000];
+
+/// Times from here on are microseconds: as milliseconds they would be in the year 5138.
+const MICROSECONDS_FROM: u64 = 100_000_000_000_000;
+
+const SECOND_NS: Nanos = 1_000_000_000;
+
+/// How an event of the depth stream names the event before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// Spot: "each new event's `U` should be equal to the previous event's `u`+1".
+    FirstId,
+    /// Futures: "each new event's `pu` should be equal to the previous event's `u`".
+    PreviousLastId,
+}
+
+/// All that differs between the markets.
+#[derive(Debug)]
+struct Market {
+    endpoints: Endpoints,
+    depth_path: &'static str,
+    depth_limit_max: u32,
+    depth_stream: &'static str,
+    trades: TradeStream,
+    link: Link,
+    silence_ns: Nanos,
+}
+
+const SPOT: Market = Market {
+    endpoints: Endpoints {
+        stream: "wss://stream.binance.com:9443",
+        rest: "https://api.binance.com",
+        instruments_path: Some("/api/v3/exchangeInfo"),
+    },
+    depth_path: "/api/v3/depth",
+    depth_limit_max: 5000,
+    depth_stream: "depth@100ms",
+    trades: TradeStream::Trade,
+    link: Link::FirstId,
+    // "The WebSocket server will send a ping frame every 20 seconds": three of them are missing.
+    silence_ns: 60 * SECOND_NS,
+};
+
+const USDM: Market = Market {
+    endpoints: Endpoints {
+        stream: "wss://fstream.binance.com",
+        rest: "https://fapi.binance.com",
+        instruments_path: Some("/fapi/v1/exchangeInfo"),
+    },
+    depth_path: "/fapi/v1/depth",
+    depth_limit_max: 1000,
+    depth_stream: "depth@0ms",
+    trades: TradeStream::AggTrade,
+    link: Link::PreviousLastId,
+    // "The websocket server will send a ping frame every 3 minutes": a connection of slow symbols
+    // only may say nothing else, so that less would call a quiet market stale.
+    silence_ns: 210 * SECOND_NS,
+};
+
+const COINM: Market = Market {
+    endpoints: Endpoints {
+        stream: "wss://dstream.binance.com",
+        rest: "https://dapi.binance.com",
+        instruments_path: Some("/dapi/v1/exchangeInfo"),
+    },
+    depth_path: "/dapi/v1/depth",
+    ..USDM
+};
+
+/// The simulator has no address of its own: it is told where it listens.
+const SIM: Market =
+    Market { endpoints: Endpoints { stream: "", rest: "", ..SPOT.endpoints }, ..SPOT };
+
+/// The market of a venue; `venue.rs` calls this file for these four only.
+const fn market(venue: Venue) -> &'static Market {
+    match venue {
+        Venue::BinanceUsdm => &USDM,
+        Venue::BinanceCoinm => &COINM,
+        Venue::Sim => &SIM,
+        _ => &SPOT,
+    }
+}
+
+/// The default endpoints of one of the markets; empty for the simulator.
+pub fn endpoints(venue: Venue) -> Endpoints {
+    market(venue).endpoints
+}
+
+/// Decodes one connection to one of the markets.
+pub struct Decoder {
+    reader: Reader,
+    depth_limit: u32,
+    trades: TradeStream,
+    buffers: Buffers,
+    // The copy of a message that the parser rewrites, so that a broken message can still be
+    // searched for its symbol. The parser would copy in any case, to pad.
+    padded: Vec<u8>,
+    tape: Tape<'static>,
+}
+
+impl Decoder {
+    /// A decoder for the instruments of one connection to `venue`.
+    pub fn new(venue: Venue, subscription: Subscription) -> Self {
+        let market = market(venue);
+        let asked = subscription.depth.unwrap_or(u32::MAX);
+        let depth_limit = DEPTH_LIMITS.into_iter().find(|limit| *limit >= asked);
+        let ids = subscription.instruments.iter().map(|(id, symbol)| (Arc::clone(symbol), *id));
+        Self {
+            depth_limit: depth_limit.unwrap_or(u32::MAX).min(market.depth_limit_max),
+            trades: subscription.trades.unwrap_or(market.trades),
+            reader: Reader { market, ids: ids.collect(), instruments: subscription.instruments },
+            buffers: Buffers::default(),
+            padded: Vec::new(),
+            tape: Tape(Vec::new()),
+        }
+    }
+
+    fn stream_name(&self, symbol: &str, channel: Channel) -> String {
+        let stream = match (channel, self.trades) {
+            (Channel::Book, _) => self.reader.market.depth_stream,
+            (Channel::Bbo, _) => "bookTicker",
+            (Channel::Trades, TradeStream::Trade) => "trade",
+            (Channel::Trades, TradeStream::AggTrade) => "aggTrade",
+        };
+        // "All symbols for streams are lowercase."
+        format!("{}@{stream}", symbol.to_ascii_lowercase())
+    }
+}
+
+impl VenueDecoder for Decoder {
+    fn stream_path(&self) -> &str {
+        "/stream"
+    }
+
+    fn subscribe(&self) -> Vec<String> {
+        let streams: Vec<String> = self
+            .reader
+            .instruments
+            .iter()
+            .flat_map(|(_, symbol)| CHANNELS.map(|channel| self.stream_name(symbol, channel)))
+            .collect();
+        let requests = streams.chunks(STREAMS_PER_REQUEST_MAX).zip(1u64..);
+        requests
+            .map(|(params, id)| {
+                serde_json::json!({"method": "SUBSCRIBE", "params": params, "id": id}).to_string()
+            })
+            .collect()
+    }
+
+    fn resync(&mut self, instrument: InstrumentId, _first: bool) -> Resync {
+        let symbol = self.reader.symbol(instrument);
+        Resync::Rest(format!(
+            "{}?symbol={}&limit={}",
+            self.reader.market.depth_path,
+            percent_encoded(symbol),
+            self.depth_limit
+        ))
+    }
+
+    fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
+        self.padded.clear();
+        self.padded.extend_from_slice(message);
+        self.padded.resize(message.len() + INPUT_PADDING, 0);
+        let kept = (out.events.len(), out.levels.len(), out.trades.len());
+
+        // The tape borrows the message; emptied, its memory serves the next one.
+        let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let parsed = simd_json::fill_tape_padded(
+            &mut self.padded,
+            message.len(),
+            &mut self.buffers,
+            &mut tape,
+        );
+        let result = match parsed {
+            Ok(()) => self.reader.read(&tape.0, out),
+            Err(_) => {
+                let about = self.reader.subject_of_broken(message);
+                Err(DecodeError { about, what: Malformed::NotJson })
+            }
+        };
+        self.tape = tape.reset();
+
+        if result.is_err() {
+            out.events.truncate(kept.0);
+            out.levels.truncate(kept.1);
+            out.trades.truncate(kept.2);
+        }
+        result
+    }
+
+    fn image_decoder(&self) -> ImageDecoder {
+        let cut_at = self.depth_limit as usize;
+        Arc::new(move |instrument, body, out| read_image(instrument, cut_at, body, out))
+    }
+
+    fn has_bbo_stream(&self) -> bool {
+        true
+    }
+
+    fn checksum(&self) -> Option<Checksum> {
+        None
+    }
+
+    fn silence_ns(&self) -> Nanos {
+        self.reader.market.silence_ns
+    }
+
+    fn keepalive(&self) -> Option<(String, Nanos)> {
+        None
+    }
+
+    fn truncate_at(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Turns a parsed message into events.
+struct Reader {
+    market: &'static Market,
+    instruments: Vec<(InstrumentId, Arc<str>)>,
+    ids: HashMap<Arc<str>, InstrumentId>,
+}
+
+impl Reader {
+    fn read(&self, nodes: &[Node<'_>], out: &mut EventBatch) -> Result<(), DecodeError> {
+        let top = Fields::of(nodes, "message").map_err(|what| DecodeError { about: None, what })?;
+        let stream = top.stream.and_then(text);
+        let Some(data) = top.data else {
+            return self.read_payload(&top, stream, out);
+        };
+        let fields = Fields::of(data, "data")
+            .map_err(|what| DecodeError { about: self.subject_of_stream(stream), what })?;
+        self.read_payload(&fields, stream, out)
+    }
+
+    fn read_payload(
+        &self,
+        fields: &Fields<'_, '_>,
+        stream: Option<&str>,
+        out: &mut EventBatch,
+    ) -> Result<(), DecodeError> {
+        let from_stream = |what| DecodeError { about: self.subject_of_stream(stream), what };
+        let channel = match fields.event.map(text) {
+            Some(Some("depthUpdate")) => Channel::Book,
+            Some(Some("bookTicker")) => Channel::Bbo,
+            Some(Some("trade" | "aggTrade")) => Channel::Trades,
+            Some(Some("serverShutdown")) => {
+                out.events.push(MarketEvent::Shutdown);
+                return Ok(());
+            }
+            Some(Some(_)) => return Ok(()),
+            Some(None) => return Err(from_stream(Malformed::Field("e"))),
+            // The one market message without `e` is the bookTicker of spot.
+            None if fields.bid_qty.is_some() && fields.ask_qty.is_some() => Channel::Bbo,
+            None => match stream.and_then(channel_of_stream) {
+                Some(Channel::Bbo) => Channel::Bbo,
+                Some(_) => return Err(from_stream(Malformed::Field("e"))),
+                None => {
+                    self.read_control(fields, stream, out);
+                    return Ok(());
+                }
+            },
+        };
+        let Some(symbol) = fields.symbol.and_then(text) else {
+            return Err(from_stream(Malformed::Field("s")));
+        };
+        let Some(&instrument) = self.ids.get(symbol) else {
+            return Ok(());
+        };
+        match channel {
+            Channel::Book => self.read_depth(instrument, fields, out),
+            Channel::Bbo => read_bbo(instrument, fields, out),
+            Channel::Trades => read_trade(instrument, fields, out),
+        }
+        .map_err(|what| DecodeError { about: Some((instrument, channel)), what })
+    }
+
+    fn read_depth(
+        &self,
+        instrument: InstrumentId,
+        fields: &Fields<'_, '_>,
+        out: &mut EventBatch,
+    ) -> Result<(), Malformed> {
+        let last = number(fields.last_id, "u")?;
+        let follows = match self.market.link {
+            Link::FirstId => {
+                number(fields.first_id, "U")?.checked_sub(1).ok_or(Malformed::Field("U"))?
+            }
+            Link::PreviousLastId => number(fields.previous_last_id, "pu")?,
+        };
+        let continuity = Continuity { follows, last };
+        let event = BookEvent {
+            te_ns: fields.te_ns()?,
+            ..read_sides(instrument, ("b", fields.bids), ("a", fields.asks), continuity, out)?
+        };
+        out.events.push(MarketEvent::Book(event));
+        Ok(())
+    }
+
+    /// Reads what is not about the market: acks, refusals and the notice of a shutdown.
+    fn read_control(&self, fields: &Fields<'_, '_>, stream: Option<&str>, out: &mut EventBatch) {
+        if stream == Some("!serverShutdown") {
+            out.events.push(MarketEvent::Shutdown);
+        } else if let Some(message) = fields.refusal() {
+            let message = message.to_owned();
+            out.events.push(MarketEvent::Refused { instrument: None, message });
+        } else if let (Some([Node::Static(StaticNode::Null), ..]), Ok(id)) =
+            (fields.result, number(fields.request_id, "id"))
+        {
+            out.events.extend(self.subscribed_by(id));
+        }
+    }
+
+    /// What the request `id` of [`VenueDecoder::subscribe`] asked for: ids count from one.
+    fn subscribed_by(&self, id: u64) -> impl Iterator<Item = MarketEvent> {
+        let requests_before = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
+        let skip = requests_before.and_then(|n| n.checked_mul(STREAMS_PER_REQUEST_MAX));
+        self.instruments
+            .iter()
+            .flat_map(|(id, _)| CHANNELS.map(|channel| (*id, channel)))
+            .skip(skip.unwrap_or(usize::MAX))
+            .take(STREAMS_PER_REQUEST_MAX)
+            .map(|(instrument, channel)| MarketEvent::Subscribed { instrument, channel })
+    }
+
+    fn symbol(&self, instrument: InstrumentId) -> &str {
+        let found = self.instruments.iter().find(|(id, _)| *id == instrument);
+        found.map_or("", |(_, symbol)| symbol)
+    }
+
+    /// What a stream name is about. Slow, for errors only: it compares with every symbol.
+    fn subject_of_stream(&self, stream: Option<&str>) -> Option<(InstrumentId, Channel)> {
+        let stream = stream?;
+        let (symbol, _) = stream.split_once('@')?;
+        let found = self.instruments.iter().find(|(_, s)| s.eq_ignore_ascii_case(symbol))?;
+        Some((found.0, channel_of_stream(stream)?))
+    }
+
+    /// What a message is about that is no JSON: its stream or its symbol may be readable still.
+    fn subject_of_broken(&self, message: &[u8]) -> Option<(InstrumentId, Channel)> {
+        if let Some(stream) = quoted_after(message, b"\"stream\":\"") {
+            return self.subject_of_stream(Some(stream));
+        }
+        let channel = match quoted_after(message, b"\"e\":\"")? {
+            "depthUpdate" => Channel::Book,
+            "bookTicker" => Channel::Bbo,
+            "trade" | "aggTrade" => Channel::Trades,
+            _ => return None,
+        };
+        let symbol = quoted_after(message, b"\"s\":\"")?;
+        Some((*self.ids.get(symbol)?, channel))
+    }
+}
+
+/// The fields that any message of ours has, as they stand on the tape. One letter means different
+/// things in different messages (`a`: asks, best ask, id), so that only the reader of the message
+/// can tell the type.
+#[derive(Default)]
+struct Fields<'t, 'm> {
+    stream: Option<&'t [Node<'m>]>,
+    data: Option<&'t [Node<'m>]>,
+    event: Option<&'t [Node<'m>]>,
+    event_time: Option<&'t [Node<'m>]>,
+    transaction_time: Option<&'t [Node<'m>]>,
+    symbol: Option<&'t [Node<'m>]>,
+    first_id: Option<&'t [Node<'m>]>,
+    last_id: Option<&'t [Node<'m>]>,
+    previous_last_id: Option<&'t [Node<'m>]>,
+    /// `b`: bids of a depth event, best bid of a ticker.
+    bids: Option<&'t [Node<'m>]>,
+    bid_qty: Option<&'t [Node<'m>]>,
+    /// `a`: asks of a depth event, best ask of a ticker, id of an aggregate trade.
+    asks: Option<&'t [Node<'m>]>,
+    ask_qty: Option<&'t [Node<'m>]>,
+    trade_id: Option<&'t [Node<'m>]>,
+    px: Option<&'t [Node<'m>]>,
+    qty: Option<&'t [Node<'m>]>,
+    buyer_is_maker: Option<&'t [Node<'m>]>,
+    image_last_id: Option<&'t [Node<'m>]>,
+    image_bids: Option<&'t [Node<'m>]>,
+    image_asks: Option<&'t [Node<'m>]>,
+    result: Option<&'t [Node<'m>]>,
+    request_id: Option<&'t [Node<'m>]>,
+    error: Option<&'t [Node<'m>]>,
+    code: Option<&'t [Node<'m>]>,
+    msg: Option<&'t [Node<'m>]>,
+}
+
+impl<'t, 'm> Fields<'t, 'm> {
+    /// Finds the fields of an object, in whatever order and among whatever others.
+    fn of(nodes: &'t [Node<'m>], name: &'static str) -> Result<Self, Malformed> {
+        let Some((&Node::Object { len, .. }, mut rest)) = nodes.split_first() else {
+            return Err(Malformed::Field(name));
+        };
+        let mut fields = Self::default();
+        for _ in 0..len {
+            let [Node::String(key), value @ ..] = rest else {
+                return Err(Malformed::Field(name));
+            };
+            let (value, after) = split_value(value).ok_or(Malformed::Field(name))?;
+            rest = after;
+            let field = match key.as_bytes() {
+                b"stream" => &mut fields.stream,
+                b"data" => &mut fields.data,
+                b"e" => &mut fields.event,
+                b"E" => &mut fields.event_time,
+                b"T" => &mut fields.transaction_time,
+                b"s" => &mut fields.symbol,
+                b"U" => &mut fields.first_id,
+                b"u" => &mut fields.last_id,
+                b"pu" => &mut fields.previous_last_id,
+                b"b" => &mut fields.bids,
+                b"B" => &mut fields.bid_qty,
+                b"a" => &mut fields.asks,
+                b"A" => &mut fields.ask_qty,
+                b"t" => &mut fields.trade_id,
+                b"p" => &mut fields.px,
+                b"q" => &mut fields.qty,
+                b"m" => &mut fields.buyer_is_maker,
+                b"lastUpdateId" => &mut fields.image_last_id,
+                b"bids" => &mut fields.image_bids,
+                b"asks" => &mut fields.image_asks,
+                b"result" => &mut fields.result,
+                b"id" => &mut fields.request_id,
+                b"error" => &mut fields.error,
+                b"code" => &mut fields.code,
+                b"msg" => &mut fields.msg,
+                _ => continue,
+            };
+            *field = Some(value);
+        }
+        Ok(fields)
+    }
+
+    /// The time of the transaction, else of the event; 0 where the message has neither.
+    fn te_ns(&self) -> Result<Nanos, Malformed> {
+        let (time, name) = match (self.transaction_time, self.event_time) {
+            (None, None) => return Ok(0),
+            (None, event) => (number(event, "E")?, "E"),
+            (transaction, _) => (number(transaction, "T")?, "T"),
+        };
+        let unit_ns = if time >= MICROSECONDS_FROM { 1_000 } else { 1_000_000 };
+        time.checked_mul(unit_ns).ok_or(Malformed::Field(name))
+    }
+
+    /// The venue's words, if this refuses a request: `{"code":2,"msg":"…"}`, which some hosts wrap
+    /// as `{"error":{…},"id":1}`.
+    fn refusal(&self) -> Option<&'m str> {
+        if let Some(error) = self.error {
+            return Fields::of(error, "error").ok()?.msg.and_then(text);
+        }
+        self.code.and(self.msg).and_then(text)
+    }
+}
+
+/// Splits the first value, with all that is in it, from what follows.
+fn split_value<'t, 'm>(nodes: &'t [Node<'m>]) -> Option<(&'t [Node<'m>], &'t [Node<'m>])> {
+    let inner = match nodes.first()? {
+        Node::Array { count, .. } | Node::Object { count, .. } => *count,
+        Node::String(_) | Node::Static(_) => 0,
+    };
+    nodes.split_at_checked(inner + 1)
+}
+
+fn text<'m>(nodes: &[Node<'m>]) -> Option<&'m str> {
+    match nodes.first() {
+        Some(Node::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn number(nodes: Option<&[Node<'_>]>, name: &'static str) -> Result<u64, Malformed> {
+    match nodes.and_then(<[_]>::first) {
+        Some(Node::Static(StaticNode::U64(number))) => Ok(*number),
+        Some(Node::Static(StaticNode::I64(number))) => {
+            u64::try_from(*number).map_err(|_| Malformed::Field(name))
+        }
+        _ => Err(Malformed::Field(name)),
+    }
+}
+
+fn decimal(nodes: Option<&[Node<'_>]>, name: &'static str) -> Result<Decimal, Malformed> {
+    let text = nodes.and_then(text).ok_or(Malformed::Field(name))?;
+    Decimal::parse(text.as_bytes()).map_err(|error| Malformed::Number(name, error))
+}
+
+type Side<'t, 'm> = (&'static str, Option<&'t [Node<'m>]>);
+
+/// Reads both sides of a depth event; time and kind are the caller's.
+fn read_sides(
+    instrument: InstrumentId,
+    bids: Side<'_, '_>,
+    asks: Side<'_, '_>,
+    continuity: Continuity,
+    out: &mut EventBatch,
+) -> Result<BookEvent, Malformed> {
+    let mut digits = Digits::default();
+    let start = out.levels.len();
+    read_levels(bids, &mut digits, &mut out.levels)?;
+    let middle = out.levels.len();
+    read_levels(asks, &mut digits, &mut out.levels)?;
+    Ok(BookEvent {
+        instrument,
+        kind: BookKind::Delta,
+        bids: start..middle,
+        asks: middle..out.levels.len(),
+        continuity: Some(continuity),
+        checksum: None,
+        te_ns: 0,
+        px_digits: digits.px,
+        qty_digits: digits.qty,
+        cut_at: None,
+    })
+}
+
+/// Most digits behind the point so far.
+#[derive(Default)]
+struct Digits {
+    px: u8,
+    qty: u8,
+}
+
+/// Reads `[["0.0024","10"],…]`; an element beyond the two is no business of ours.
+fn read_levels(
+    (name, nodes): Side<'_, '_>,
+    digits: &mut Digits,
+    levels: &mut Vec<LevelChange>,
+) -> Result<(), Malformed> {
+    let Some([Node::Array { len, .. }, rest @ ..]) = nodes else {
+        return Err(Malformed::Field(name));
+    };
+    levels.reserve(*len);
+    let mut rest = rest;
+    while let [Node::Array { len: 2.., count }, Node::String(px), Node::String(qty), ..] = rest {
+        levels.push(LevelChange {
+            px: measured(px, &mut digits.px).map_err(|error| Malformed::Number(name, error))?,
+            qty: measured(qty, &mut digits.qty).map_err(|error| Malformed::Number(name, error))?,
+        });
+        rest = rest.get(count + 1..).unwrap_or_default();
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Malformed::Field(name)) }
+}
+
+/// Reads a decimal and remembers how fine it is written.
+#[inline]
+fn measured(text: &str, digits: &mut u8) -> Result<Decimal, DecimalError> {
+    let value = Decimal::parse(text.as_bytes())?;
+    // An exponent reaches below the digits that are written.
+    *digits = (*digits).max(fraction_digits(text.as_bytes())).max(value.scale);
+    Ok(value)
+}
+
+fn read_bbo(
+    instrument: InstrumentId,
+    fields: &Fields<'_, '_>,
+    out: &mut EventBatch,
+) -> Result<(), Malformed> {
+    out.events.push(MarketEvent::Bbo(BboEvent {
+        instrument,
+        bid: LevelChange { px: decimal(fields.bids, "b")?, qty: decimal(fields.bid_qty, "B")? },
+        ask: LevelChange { px: decimal(fields.asks, "a")?, qty: decimal(fields.ask_qty, "A")? },
+        sequence: Some(number(fields.last_id, "u")?),
+        te_ns: fields.te_ns()?,
+    }));
+    Ok(())
+}
+
+fn read_trade(
+    instrument: InstrumentId,
+    fields: &Fields<'_, '_>,
+    out: &mut EventBatch,
+) -> Result<(), Malformed> {
+    // A trade has `t`. An aggregate trade has `a` and counts by itself; its `f` and `l` are the
+    // trades in it.
+    let id = match fields.trade_id {
+        None => number(fields.asks, "a")?,
+        id => number(id, "t")?,
+    };
+    // `m`: "Is the buyer the market maker?" Then a seller crossed the spread.
+    let aggressor = match fields.buyer_is_maker {
+        Some([Node::Static(StaticNode::Bool(true)), ..]) => Aggressor::Sell,
+        Some([Node::Static(StaticNode::Bool(false)), ..]) => Aggressor::Buy,
+        _ => return Err(Malformed::Field("m")),
+    };
+    let start = out.trades.len();
+    out.trades.push(TradePrint {
+        te_ns: fields.te_ns()?,
+        px: decimal(fields.px, "p")?,
+        qty: decimal(fields.qty, "q")?,
+        aggressor,
+        id: TradeId::Number(id),
+    });
+    out.events.push(MarketEvent::Trades(TradesEvent {
+        instrument,
+        trades: start..out.trades.len(),
+        consecutive_ids: true,
+    }));
+    Ok(())
+}
+
+/// Reads the body of a REST depth image that was asked for with `limit=cut_at`. A side that has
+/// fewer levels than that is complete.
+fn read_image(
+    instrument: InstrumentId,
+    cut_at: usize,
+    body: &mut [u8],
+    out: &mut EventBatch,
+) -> Result<(), Malformed> {
+    let kept = out.levels.len();
+    let tape = simd_json::to_tape(body).map_err(|_| Malformed::NotJson)?;
+    let image = Fields::of(&tape.0, "image").and_then(|fields| {
+        let last = number(fields.image_last_id, "lastUpdateId")?;
+        let (bids, asks) = (("bids", fields.image_bids), ("asks", fields.image_asks));
+        let continuity = Continuity { follows: last, last };
+        Ok(BookEvent {
+            kind: BookKind::Image,
+            te_ns: fields.te_ns()?,
+            cut_at: Some(cut_at),
+            ..read_sides(instrument, bids, asks, continuity, out)?
+        })
+    });
+    match image {
+        Ok(image) => {
+            out.events.push(MarketEvent::Book(image));
+            Ok(())
+        }
+        Err(malformed) => {
+            out.levels.truncate(kept);
+            Err(malformed)
+        }
+    }
+}
+
+/// The channel that a stream name is about: `btcusdt@depth@100ms`, whatever its interval.
+fn channel_of_stream(stream: &str) -> Option<Channel> {
+    let (_, name) = stream.split_once('@')?;
+    match name.split_once('@').map_or(name, |(name, _interval)| name) {
+        "depth" => Some(Channel::Book),
+        "bookTicker" => Some(Channel::Bbo),
+        "trade" | "aggTrade" => Some(Channel::Trades),
+        _ => None,
+    }
+}
+
+/// A symbol as a query may carry it: some of the venue's are not ASCII.
+fn percent_encoded(symbol: &str) -> String {
+    let mut encoded = String::with_capacity(symbol.len());
+    for byte in symbol.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[derive(Deserialize)]
+struct ExchangeInfo<'a> {
+    #[serde(borrow)]
+    symbols: Vec<&'a RawValue>,
+}
+
+/// One symbol of `exchangeInfo`, as far as it matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SymbolInfo {
+    symbol: String,
+    // COIN-M says `contractStatus`.
+    #[serde(alias = "contractStatus")]
+    status: String,
+    base_asset: String,
+    quote_asset: String,
+    // Futures only.
+    contract_type: Option<String>,
+    filters: Vec<Filter>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filter {
+    filter_type: String,
+    tick_size: Option<String>,
+    step_size: Option<String>,
+}
+
+impl SymbolInfo {
+    fn listing(&self) -> Option<Listing> {
+        let kind = match self.contract_type.as_deref() {
+            None => "spot",
+            Some(contract) if contract.ends_with("PERPETUAL") => "perpetual",
+            Some(_) => "future",
+        };
+        let step = |filter: &str, size: fn(&Filter) -> Option<&String>| {
+            let filter = self.filters.iter().find(|f| f.filter_type == filter)?;
+            let step = Decimal::parse(size(filter)?.as_bytes()).ok()?;
+            // "tickSize … is disabled" by a zero, which then tells nothing about digits.
+            (!step.is_zero()).then_some(step)
+        };
+        (self.status == "TRADING").then_some(())?;
+        Some(Listing {
+            native: self.symbol.as_str().into(),
+            base: self.base_asset.as_str().into(),
+            quote: self.quote_asset.as_str().into(),
+            kind: kind.into(),
+            tick: step("PRICE_FILTER", |f| f.tick_size.as_ref())?,
+            lot: step("LOT_SIZE", |f| f.step_size.as_ref())?,
+        })
+    }
+}
+
+/// Reads `exchangeInfo` of any of the markets: every symbol that trades now.
+///
+/// # Errors
+/// [`Malformed`] when the body holds no list of symbols; a symbol that cannot be read is left out.
+pub fn listings(body: &[u8]) -> Result<Vec<Listing>, Malformed> {
+    let info: ExchangeInfo<'_> = serde_json::from_slice(body).map_err(|error| {
+        if error.is_data() { Malformed::Field("symbols") } else { Malformed::NotJson }
+    })?;
+    let symbols = info.symbols.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok());
+    Ok(symbols.filter_map(|symbol: SymbolInfo| symbol.listing()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BTC: InstrumentId = InstrumentId(7);
+    const ETH: InstrumentId = InstrumentId(9);
+
+    const DEPTH_SPOT: &str = r#"{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1672515782136,"s":"BTCUSDT","U":157,"u":160,"b":[["0.0024","10"]],"a":[["0.0026","100.50"],["0.0027","0.00000000"]]}}"#;
+    const DEPTH_FUTURES: &str = r#"{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","E":1723161256299,"T":1723161256298,"s":"BTCUSDT","ps":"BTCUSD","U":157,"u":160,"pu":149,"b":[],"a":[],"st":1}}"#;
+    const BBO_SPOT: &str =
+        r#"{"u":400900217,"s":"BTCUSDT","b":"25.35190000","B":"31.21","a":"25.3652","A":"0"}"#;
+    const TRADE: &str = r#"{"e":"trade","E":1672515782136,"s":"BTCUSDT","t":12345,"p":"0.001","q":"100","T":1672515782135,"m":true,"M":true}"#;
+
+    fn of(venue: Venue) -> Decoder {
+        let instruments = vec![(BTC, "BTCUSDT".into()), (ETH, "ETHUSDT".into())];
+        Decoder::new(venue, Subscription { instruments, depth: None, trades: None })
+    }
+
+    fn decoded(venue: Venue, message: &str) -> EventBatch {
+        let mut out = EventBatch::default();
+        of(venue).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
+        out
+    }
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text.as_bytes()).unwrap()
+    }
+
+    fn level(px: &str, qty: &str) -> LevelChange {
+        LevelChange { px: decimal(px), qty: decimal(qty) }
+    }
+
+    #[test]
+    fn a_spot_depth_event_follows_the_update_before_its_first() {
+        for venue in [Venue::BinanceSpot, Venue::Sim] {
+            let out = decoded(venue, DEPTH_SPOT);
+            let event = BookEvent {
+                instrument: BTC,
+                kind: BookKind::Delta,
+                bids: 0..1,
+                asks: 1..3,
+                continuity: Some(Continuity { follows: 156, last: 160 }),
+                checksum: None,
+                te_ns: 1_672_515_782_136_000_000,
+                px_digits: 4,
+                qty_digits: 8,
+                cut_at: None,
+            };
+            assert_eq!(out.events, [MarketEvent::Book(event)]);
+            assert_eq!(
+                out.levels,
+                [level("0.0024", "10"), level("0.0026", "100.5"), level("0.0027", "0")]
+            );
+        }
+    }
+
+    #[test]
+    fn a_futures_depth_event_follows_the_event_before_it() {
+        for venue in [Venue::BinanceUsdm, Venue::BinanceCoinm] {
+            let out = decoded(venue, DEPTH_FUTURES);
+            let [MarketEvent::Book(event)] = &out.events[..] else { panic!("{:?}", out.events) };
+            assert_eq!(event.continuity, Some(Continuity { follows: 149, last: 160 }));
+            assert_eq!(event.te_ns, 1_723_161_256_298_000_000);
+            assert_eq!((event.bids.clone(), event.asks.clone()), (0..0, 0..0));
+        }
+    }
+
+    #[test]
+    fn a_book_ticker_is_a_bbo_with_and_without_its_event_name() {
+        let spot = BboEvent {
+            instrument: BTC,
+            bid: level("25.3519", "31.21"),
+            ask: level("25.3652", "0"),
+            sequence: Some(400_900_217),
+            te_ns: 0,
+        };
+        let futures = BBO_SPOT.replacen('{', r#"{"e":"bookTicker","T":5,"E":6,"#, 1);
+        assert_eq!(
+            decoded(Venue::BinanceUsdm, &futures).events,
+            [MarketEvent::Bbo(BboEvent { te_ns: 5_000_000, ..spot.clone() })]
+        );
+        assert_eq!(decoded(Venue::BinanceSpot, BBO_SPOT).events, [MarketEvent::Bbo(spot)]);
+    }
+
+    #[test]
+    fn a_trade_of_either_stream_names_the_aggressor() {
+        let print = TradePrint {
+            te_ns: 1_672_515_782_135_000_000,
+            px: decimal("0.001"),
+            qty: decimal("100"),
+            aggressor: Aggressor::Sell,
+            id: TradeId::Number(12345),
+        };
+        let event = TradesEvent { instrument: BTC, trades: 0..1, consecutive_ids: true };
+        let out = decoded(Venue::BinanceSpot, TRADE);
+        assert_eq!(out.events, [MarketEvent::Trades(event.clone())]);
+        assert_eq!(out.trades, [print.clone()]);
+
+        let aggregate = r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":2,"a":77,"s":"BTCUSDT","p":"0.001","q":"100","f":12,"l":19,"T":1672515782135,"m":false}}"#;
+        let out = decoded(Venue::BinanceUsdm, aggregate);
+        assert_eq!(out.events, [MarketEvent::Trades(event)]);
+        let buy = TradePrint { aggressor: Aggressor::Buy, id: TradeId::Number(77), ..print };
+        assert_eq!(out.trades, [buy]);
+    }
+
+    #[test]
+    fn microseconds_are_told_from_milliseconds() {
+        let out = decoded(Venue::BinanceSpot, &TRADE.replace("1672515782135", "1672515782135123"));
+        assert_eq!(out.trades[0].te_ns, 1_672_515_782_135_123_000);
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_matter() {
+        let swapped = r#"{"data":{"a":[["0.0026","100.50"],["0.0027","0.00000000"]],"b":[["0.0024","10"]],"u":160,"U":157,"s":"BTCUSDT","new":{"s":"ETHUSDT","deep":[[1],[{}]]},"E":1672515782136,"e":"depthUpdate"},"stream":"btcusdt@depth@100ms"}"#;
+        let (one, other) =
+            (decoded(Venue::BinanceSpot, DEPTH_SPOT), decoded(Venue::BinanceSpot, swapped));
+        assert_eq!(one.events, other.events);
+        assert_eq!(one.levels, other.levels);
+    }
+
+    #[test]
+    fn control_messages_become_what_the_session_needs() {
+        let refused = |message: &str| {
+            vec![MarketEvent::Refused { instrument: None, message: message.to_owned() }]
+        };
+        let subscribed: Vec<MarketEvent> = [BTC, ETH]
+            .into_iter()
+            .flat_map(|instrument| {
+                CHANNELS.map(|channel| MarketEvent::Subscribed { instrument, channel })
+            })
+            .collect();
+        for (message, expected) in [
+            (r#"{"result":null,"id":1}"#, subscribed),
+            (r#"{"result":null,"id":2}"#, vec![]),
+            (r#"{"result":null,"id":0}"#, vec![]),
+            (r#"{"result":null,"id":18446744073709551615}"#, vec![]),
+            (r#"{"result":["btcusdt@trade"],"id":1}"#, vec![]),
+            (r#"{"code":2,"msg":"Invalid request: x"}"#, refused("Invalid request: x")),
+            (r#"{"error":{"code":3,"msg":"Invalid JSON"},"id":1}"#, refused("Invalid JSON")),
+            (r#"{"e":"serverShutdown","E":1}"#, vec![MarketEvent::Shutdown]),
+            (r#"{"stream":"!serverShutdown","data":{"E":1}}"#, vec![MarketEvent::Shutdown]),
+            (r#"{"stream":"btcusdt@kline_1m","data":{"e":"kline","s":"BTCUSDT","k":{}}}"#, vec![]),
+            (r#"{"stream":"btcusdt@depth5","data":{"lastUpdateId":1,"bids":[]}}"#, vec![]),
+            (r#"{"e":"trade","s":"NOTASKED","t":"nonsense"}"#, vec![]),
+            ("{}", vec![]),
+        ] {
+            assert_eq!(decoded(Venue::BinanceSpot, message).events, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_message_tells_what_it_was_about_and_leaves_nothing() {
+        use tickfan_core::decimal::DecimalError::{Malformed as NoNumber, Overflow};
+        const BOOK: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Book));
+        const BBO: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Bbo));
+        const TRADES: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Trades));
+        let field = Malformed::Field;
+        let number = Malformed::Number;
+        let deep = "[".repeat(100_000);
+        let nonsense = "\u{0}x\"\\{[".repeat(170_000);
+        let digits = "9".repeat(40);
+        let huge = TRADE.replace("0.001", &digits);
+        let huge_id = TRADE.replace("12345", &digits);
+        let in_levels = |old: &str, new: &str| DEPTH_SPOT.replace(old, new);
+        for (message, about, what) in [
+            (in_levels(r#""u":160,"#, ""), BOOK, field("u")),
+            (in_levels(r#""U":157"#, r#""U":"157""#), BOOK, field("U")),
+            (in_levels(r#""U":157"#, r#""U":0"#), BOOK, field("U")),
+            (in_levels(r#""u":160"#, r#""u":-160"#), BOOK, field("u")),
+            (in_levels(r#""e":"depthUpdate","#, ""), BOOK, field("e")),
+            (in_levels(r#""e":"depthUpdate""#, r#""e":1"#), BOOK, field("e")),
+            (in_levels(r#""s":"BTCUSDT","#, ""), BOOK, field("s")),
+            (in_levels(r#""a":["#, r#""x":["#), BOOK, field("a")),
+            (in_levels(r#"["0.0026","100.50"]"#, r#"["0.0026"]"#), BOOK, field("a")),
+            (in_levels(r#"["0.0026","100.50"]"#, r#"["0.0026",100.5]"#), BOOK, field("a")),
+            (in_levels(r#"["0.0026","100.50"]"#, "7"), BOOK, field("a")),
+            (in_levels("0.0027", ""), BOOK, number("a", NoNumber)),
+            (in_levels("0.0024", "1e40"), BOOK, number("b", Overflow)),
+            (in_levels("0.0024", &digits), BOOK, number("b", Overflow)),
+            (in_levels("1672515782136", r#""soon""#), BOOK, field("E")),
+            (in_levels("1672515782136", "99999999999999999"), BOOK, field("E")),
+            (DEPTH_FUTURES.replace(r#""data":{"#, r#""data":[{"#), BOOK, Malformed::NotJson),
+            (r#"{"stream":"btcusdt@depth","data":[]}"#.to_owned(), BOOK, field("data")),
+            (in_levels("]]}}", "]"), BOOK, Malformed::NotJson),
+            (DEPTH_SPOT[38..].replace('}', ""), BOOK, Malformed::NotJson),
+            (BBO_SPOT.replace(r#""31.21""#, "31.21"), BBO, field("B")),
+            (BBO_SPOT.replace("25.3652", "NaN"), BBO, number("a", NoNumber)),
+            (BBO_SPOT.replace('}', ""), None, Malformed::NotJson),
+            (
+                r#"{"stream":"btcusdt@bookTicker","data":{"s":"BTCUSDT"}}"#.to_owned(),
+                BBO,
+                field("b"),
+            ),
+            (TRADE.replace("true", "1"), TRADES, field("m")),
+            (TRADE.replace(r#""t":12345,"#, ""), TRADES, field("a")),
+            (TRADE.replace('}', ""), TRADES, Malformed::NotJson),
+            (TRADE.replace("12345", "1.5"), TRADES, field("t")),
+            (huge, TRADES, number("p", Overflow)),
+            // The parser itself refuses an integer beyond 64 bits.
+            (huge_id, TRADES, Malformed::NotJson),
+            (String::new(), None, Malformed::NotJson),
+            ("[]".to_owned(), None, field("message")),
+            ("null".to_owned(), None, field("message")),
+            (deep, None, Malformed::NotJson),
+            (nonsense, None, Malformed::NotJson),
+        ] {
+            let mut out = EventBatch::default();
+            let mut decoder = of(Venue::BinanceSpot);
+            decoder.decode(&mut DEPTH_SPOT.as_bytes().to_vec(), &mut out).unwrap();
+            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
+            let shown = &message[..message.len().min(300)];
+            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
+            assert_eq!(error, DecodeError { about, what }, "{shown}");
+            let kept = (out.events.len(), out.levels.len(), out.trades.len());
+            assert_eq!(kept, (2, 3, 1), "{shown}");
+            decoder.decode(&mut BBO_SPOT.as_bytes().to_vec(), &mut out).unwrap();
+        }
+    }
+
+    #[test]
+    fn subscriptions_are_split_and_their_acks_name_them() {
+        let instruments: Vec<_> =
+            (0..100).map(|i| (InstrumentId(i), format!("C{i}USDT").into())).collect();
+        let subscription = Subscription { instruments, depth: None, trades: None };
+        let mut decoder = Decoder::new(Venue::BinanceUsdm, subscription);
+        let requests: Vec<serde_json::Value> =
+            decoder.subscribe().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[0]["method"], "SUBSCRIBE");
+        assert_eq!(requests[0]["params"].as_array().unwrap().len(), 200);
+        assert_eq!(requests[0]["params"][0], "c0usdt@depth@0ms");
+        assert_eq!(requests[0]["params"][1], "c0usdt@bookTicker");
+        assert_eq!(requests[1]["params"][0], "c66usdt@aggTrade");
+        assert_eq!(requests[1]["id"], 2);
+
+        let mut out = EventBatch::default();
+        decoder.decode(&mut br#"{"id":2,"result":null}"#.to_vec(), &mut out).unwrap();
+        assert_eq!(out.events.len(), 100);
+        let first =
+            MarketEvent::Subscribed { instrument: InstrumentId(66), channel: Channel::Trades };
+        assert_eq!(out.events[0], first);
+    }
+
+    #[test]
+    fn images_are_asked_for_as_deep_as_the_market_allows() {
+        for (venue, depth, expected) in [
+            (Venue::BinanceSpot, None, "/api/v3/depth?symbol=BTCUSDT&limit=5000"),
+            (Venue::BinanceSpot, Some(600), "/api/v3/depth?symbol=BTCUSDT&limit=1000"),
+            (Venue::BinanceUsdm, None, "/fapi/v1/depth?symbol=BTCUSDT&limit=1000"),
+            (Venue::BinanceCoinm, Some(9999), "/dapi/v1/depth?symbol=BTCUSDT&limit=1000"),
+            (Venue::Sim, Some(1), "/api/v3/depth?symbol=BTCUSDT&limit=5"),
+        ] {
+            let instruments = vec![(BTC, "BTCUSDT".into())];
+            let mut decoder =
+                Decoder::new(venue, Subscription { instruments, depth, trades: None });
+            assert_eq!(decoder.resync(BTC, true), Resync::Rest(expected.to_owned()));
+        }
+        assert_eq!(percent_encoded("币_A"), "%E5%B8%81_A");
+    }
+
+    #[test]
+    fn a_rest_image_carries_its_id_and_where_it_was_cut() {
+        let image = of(Venue::BinanceUsdm).image_decoder();
+        let body = r#"{"lastUpdateId":1027024,"E":3,"T":2,"bids":[["4.00","431"]],"asks":[]}"#;
+        let mut out = EventBatch::default();
+        image(ETH, &mut body.as_bytes().to_vec(), &mut out).unwrap();
+        let event = BookEvent {
+            instrument: ETH,
+            kind: BookKind::Image,
+            bids: 0..1,
+            asks: 1..1,
+            continuity: Some(Continuity { follows: 1_027_024, last: 1_027_024 }),
+            checksum: None,
+            te_ns: 2_000_000,
+            px_digits: 2,
+            qty_digits: 0,
+            cut_at: Some(1000),
+        };
+        assert_eq!(out.events, [MarketEvent::Book(event)]);
+        for (body, what) in [
+            (body.replace("lastUpdateId", "id"), Malformed::Field("lastUpdateId")),
+            (body.replace(r#""asks":[]"#, r#""asks":["x"]"#), Malformed::Field("asks")),
+            (r#"{"code":-1121,"msg":"Invalid symbol."}"#.into(), Malformed::Field("lastUpdateId")),
+            ("[]".into(), Malformed::Field("image")),
+            ("<html>".into(), Malformed::NotJson),
+        ] {
+            assert_eq!(image(ETH, &mut body.into_bytes(), &mut out), Err(what));
+            assert_eq!((out.events.len(), out.levels.len()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn listings_are_the_symbols_that_trade() {
+        let filters = r#""filters":[{"filterType":"PRICE_FILTER","tickSize":"0.10000000"},{"filterType":"LOT_SIZE","stepSize":"0.00100000"}]"#;
+        let symbol = |fields: &str| {
+            format!(r#"{{"baseAsset":"BTC","quoteAsset":"USDT",{filters},{fields}}}"#)
+        };
+        let body = format!(
+            r#"{{"timezone":"UTC","symbols":[{},{},{},{},{},{{"symbol":"X"}},7]}}"#,
+            symbol(r#""symbol":"SPOT","status":"TRADING""#),
+            symbol(r#""symbol":"PERP","contractStatus":"TRADING","contractType":"PERPETUAL""#),
+            symbol(r#""symbol":"SEP","status":"TRADING","contractType":"CURRENT_QUARTER""#),
+            symbol(r#""symbol":"HALTED","status":"BREAK""#),
+            symbol(r#""symbol":"NOTICK","status":"TRADING""#).replace("0.10000000", "0.00000000"),
+        );
+        let found = listings(body.as_bytes()).unwrap();
+        let found: Vec<(&str, &str)> = found.iter().map(|l| (&*l.native, &*l.kind)).collect();
+        assert_eq!(found, [("SPOT", "spot"), ("PERP", "perpetual"), ("SEP", "future")]);
+        let scales = listings(body.as_bytes()).unwrap()[0].scales();
+        assert_eq!((scales.px, scales.qty), (1, 3));
+        assert_eq!(listings(b"{}"), Err(Malformed::Field("symbols")));
+        assert_eq!(listings(b"<html>"), Err(Malformed::NotJson));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = of(Venue::BinanceSpot).decode(&mut bytes, &mut EventBatch::default());
+        }
+
+        #[test]
+        fn no_damage_panics_or_leaves_half_an_event(
+            at in 0usize..200,
+            with in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            for message in [DEPTH_SPOT, DEPTH_FUTURES, BBO_SPOT, TRADE] {
+                let mut bytes = message.as_bytes().to_vec();
+                let at = at % bytes.len();
+                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
+                let mut out = EventBatch::default();
+                if of(Venue::BinanceUsdm).decode(&mut bytes, &mut out).is_err() {
+                    prop_assert!(out.events.is_empty());
+                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
+                }
+            }
+        }
+    }
+}

@@ -1,1 +1,842 @@
-//! Kraken.
+//! Kraken, WebSocket version 2.
+//!
+//! Turns stream messages into market events; there is no REST half, for the image of a book comes
+//! with its subscription. The feed thread calls it for every message. It must never read a number
+//! as anything but its literal: the digits as written are what the venue's checksum is over.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tickfan_core::decimal::{Decimal, fraction_digits};
+use tickfan_core::market::{
+    Aggressor, BookEvent, BookKind, Channel, EventBatch, InstrumentId, LevelChange, Listing,
+    MarketEvent, Nanos, TradeId, TradePrint, TradesEvent,
+};
+
+use super::{
+    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder,
+    quoted_after,
+};
+
+/// "Depth: possible values [10, 25, 100, 500, 1000]."
+const DEPTHS: [u32; 5] = [10, 25, 100, 500, 1000];
+const DEPTH_MAX: u32 = 1000;
+
+/// Symbols in one request. The venue names no bound; this keeps a request at a few kilobytes.
+const SYMBOLS_PER_REQUEST_MAX: usize = 200;
+
+/// "CRC32 checksum based on the top 10 bids and 10 asks."
+const CHECKSUM_LEVELS: usize = 10;
+
+/// An `i64` has at most 19 digits.
+const DIGITS_MAX: usize = 19;
+
+const SECOND_NS: Nanos = 1_000_000_000;
+
+/// A heartbeat comes about once a second when nothing else does: ten of them are missing.
+const SILENCE_NS: Nanos = 10 * SECOND_NS;
+
+/// The venue closes a connection that sent nothing for 60 s: four chances to be heard.
+const KEEPALIVE_NS: Nanos = 15 * SECOND_NS;
+
+/// The default endpoints.
+pub const fn endpoints() -> Endpoints {
+    Endpoints {
+        stream: "wss://ws.kraken.com",
+        rest: "https://api.kraken.com",
+        // REST names instruments otherwise than this stream does (`XBT/USD`), so it cannot tell.
+        instruments_path: None,
+    }
+}
+
+/// There is no instrument list (see [`endpoints`]): scales come from the digits of the first image.
+///
+/// # Errors
+/// None; the signature is that of every venue.
+pub const fn listings(_body: &[u8]) -> Result<Vec<Listing>, Malformed> {
+    Ok(Vec::new())
+}
+
+/// Decodes one connection.
+pub struct Decoder {
+    instruments: Vec<(InstrumentId, Arc<str>)>,
+    ids: HashMap<Arc<str>, InstrumentId>,
+    depth: u32,
+}
+
+impl Decoder {
+    /// A decoder for the instruments of one connection. A depth between two that the venue offers
+    /// is rounded up; the venue has one trade stream only.
+    pub fn new(subscription: Subscription) -> Self {
+        let asked = subscription.depth.unwrap_or(DEPTH_MAX);
+        let ids = subscription.instruments.iter().map(|(id, symbol)| (Arc::clone(symbol), *id));
+        Self {
+            ids: ids.collect(),
+            depth: DEPTHS.into_iter().find(|depth| *depth >= asked).unwrap_or(DEPTH_MAX),
+            instruments: subscription.instruments,
+        }
+    }
+
+    fn book_request(&self, method: &str, symbols: &[&str]) -> String {
+        serde_json::json!({
+            "method": method,
+            "params": {
+                "channel": "book", "symbol": symbols, "depth": self.depth, "snapshot": true,
+            },
+        })
+        .to_string()
+    }
+
+    fn read(&self, message: &[u8], out: &mut EventBatch) -> Result<(), DecodeError> {
+        let header: Header<'_> = serde_json::from_slice(message).map_err(|error| {
+            let what =
+                if error.is_data() { Malformed::Field("message") } else { Malformed::NotJson };
+            DecodeError { about: self.subject_of_broken(message), what }
+        })?;
+        match (&*header.channel, &*header.kind) {
+            ("book", "snapshot") => self.read_entries(&header, Channel::Book, BookKind::Image, out),
+            ("book", "update") => self.read_entries(&header, Channel::Book, BookKind::Delta, out),
+            // A snapshot of trades is history: it was over before we subscribed.
+            ("trade", "update") => {
+                self.read_entries(&header, Channel::Trades, BookKind::Delta, out)
+            }
+            ("book", _) => Err(DecodeError {
+                about: self.subject_of_broken(message),
+                what: Malformed::Field("type"),
+            }),
+            _ => {
+                self.read_ack(&header, out);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl VenueDecoder for Decoder {
+    fn stream_path(&self) -> &str {
+        "/v2"
+    }
+
+    fn subscribe(&self) -> Vec<String> {
+        let symbols: Vec<&str> = self.instruments.iter().map(|(_, symbol)| &**symbol).collect();
+        let mut requests = Vec::new();
+        for symbols in symbols.chunks(SYMBOLS_PER_REQUEST_MAX) {
+            requests.push(self.book_request("subscribe", symbols));
+            let trades = serde_json::json!({
+                "method": "subscribe",
+                "params": {"channel": "trade", "symbol": symbols, "snapshot": false},
+            });
+            requests.push(trades.to_string());
+        }
+        requests
+    }
+
+    fn resync(&mut self, instrument: InstrumentId, first: bool) -> Resync {
+        let known = self.instruments.iter().find(|(id, _)| *id == instrument);
+        let Some((_, symbol)) = known.filter(|_| !first) else {
+            return Resync::Send(Vec::new());
+        };
+        let methods = ["unsubscribe", "subscribe"];
+        Resync::Send(methods.map(|method| self.book_request(method, &[symbol])).into())
+    }
+
+    fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
+        let kept = (out.events.len(), out.levels.len(), out.trades.len());
+        let result = self.read(message, out);
+        if result.is_err() {
+            out.events.truncate(kept.0);
+            out.levels.truncate(kept.1);
+            out.trades.truncate(kept.2);
+        }
+        result
+    }
+
+    /// Refuses everything: images come on the stream, and `resync` never asks REST.
+    fn image_decoder(&self) -> ImageDecoder {
+        Arc::new(|_, _, _| Err(Malformed::Field("image")))
+    }
+
+    fn has_bbo_stream(&self) -> bool {
+        false
+    }
+
+    fn checksum(&self) -> Option<Checksum> {
+        Some(Checksum { levels: CHECKSUM_LEVELS, compute: checksum })
+    }
+
+    fn silence_ns(&self) -> Nanos {
+        SILENCE_NS
+    }
+
+    fn keepalive(&self) -> Option<(String, Nanos)> {
+        Some((r#"{"method":"ping"}"#.to_owned(), KEEPALIVE_NS))
+    }
+
+    /// "The client must truncate the book to the subscribed depth": no delete is sent for a level
+    /// that is pushed out.
+    fn truncate_at(&self) -> Option<usize> {
+        Some(self.depth as usize)
+    }
+}
+
+/// The outside of any message.
+#[derive(serde::Deserialize)]
+struct Header<'m> {
+    #[serde(borrow, default)]
+    channel: Cow<'m, str>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Cow<'m, str>,
+    #[serde(borrow)]
+    data: Option<&'m RawValue>,
+    #[serde(borrow, default)]
+    method: Cow<'m, str>,
+    success: Option<bool>,
+    error: Option<String>,
+    symbol: Option<String>,
+    #[serde(borrow)]
+    result: Option<&'m RawValue>,
+}
+
+/// The `result` of an acknowledgement: "one response is sent per symbol".
+#[derive(serde::Deserialize)]
+struct Acknowledged<'m> {
+    #[serde(borrow, default)]
+    channel: Cow<'m, str>,
+    #[serde(borrow, default)]
+    symbol: Cow<'m, str>,
+}
+
+/// One entry of `data`, of books and trades alike. Values stay raw so that whatever is wrong with
+/// one of them can be told with the symbol.
+#[derive(serde::Deserialize)]
+struct Entry<'m> {
+    #[serde(borrow, default)]
+    symbol: Cow<'m, str>,
+    #[serde(borrow)]
+    bids: Option<&'m RawValue>,
+    #[serde(borrow)]
+    asks: Option<&'m RawValue>,
+    #[serde(borrow)]
+    checksum: Option<&'m RawValue>,
+    #[serde(borrow)]
+    timestamp: Option<&'m RawValue>,
+    #[serde(borrow)]
+    side: Option<&'m RawValue>,
+    #[serde(borrow)]
+    price: Option<&'m RawValue>,
+    #[serde(borrow)]
+    qty: Option<&'m RawValue>,
+    #[serde(borrow)]
+    trade_id: Option<&'m RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct LevelText<'m> {
+    #[serde(borrow)]
+    price: &'m RawValue,
+    #[serde(borrow)]
+    qty: &'m RawValue,
+}
+
+impl Decoder {
+    fn read_entries(
+        &self,
+        header: &Header<'_>,
+        channel: Channel,
+        kind: BookKind,
+        out: &mut EventBatch,
+    ) -> Result<(), DecodeError> {
+        let mut entry_count = 0usize;
+        let mut about = None;
+        let read = each(header.data, "data", |entry: Entry<'_>| {
+            entry_count += 1;
+            if entry.symbol.is_empty() {
+                return Err(Malformed::Field("symbol"));
+            }
+            let Some(&instrument) = self.ids.get(&*entry.symbol) else {
+                return Ok(());
+            };
+            about = Some((instrument, channel));
+            if channel == Channel::Book {
+                self.read_book(instrument, kind, &entry, out)
+            } else {
+                read_trade(instrument, &entry, out)
+            }
+        });
+        // A message is dropped whole, so that one bad entry of several is about them all.
+        read.map_err(|what| DecodeError { about: about.filter(|_| entry_count == 1), what })
+    }
+
+    fn read_book(
+        &self,
+        instrument: InstrumentId,
+        kind: BookKind,
+        entry: &Entry<'_>,
+        out: &mut EventBatch,
+    ) -> Result<(), Malformed> {
+        let (mut px_digits, mut qty_digits) = (0, 0);
+        let mut read_side = |side, name| {
+            let start = out.levels.len();
+            each(side, name, |level: LevelText<'_>| {
+                let px = measured(level.price, "price", &mut px_digits)?;
+                let qty = measured(level.qty, "qty", &mut qty_digits)?;
+                out.levels.push(LevelChange { px, qty });
+                Ok(())
+            })?;
+            Ok(start..out.levels.len())
+        };
+        let bids = read_side(entry.bids, "bids")?;
+        let asks = read_side(entry.asks, "asks")?;
+        out.events.push(MarketEvent::Book(BookEvent {
+            instrument,
+            kind,
+            bids,
+            asks,
+            continuity: None,
+            checksum: Some(integer(entry.checksum, "checksum")?),
+            te_ns: te_ns(entry)?,
+            px_digits,
+            qty_digits,
+            cut_at: (kind == BookKind::Image).then_some(self.depth as usize),
+        }));
+        Ok(())
+    }
+
+    fn read_ack(&self, header: &Header<'_>, out: &mut EventBatch) {
+        if header.method != "subscribe" {
+            return;
+        }
+        let result = header.result.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let result: Option<Acknowledged<'_>> = result;
+        let symbol = header.symbol.as_deref().or(result.as_ref().map(|result| &*result.symbol));
+        let instrument = symbol.and_then(|symbol| self.ids.get(symbol)).copied();
+        if header.success == Some(false) {
+            let message = header.error.clone().unwrap_or_default();
+            out.events.push(MarketEvent::Refused { instrument, message });
+        } else if let (Some(true), Some(instrument), Some(channel)) =
+            (header.success, instrument, result.and_then(|result| channel_named(&result.channel)))
+        {
+            out.events.push(MarketEvent::Subscribed { instrument, channel });
+        }
+    }
+
+    /// What a message is about that cannot be read: its channel and its only symbol may be
+    /// readable still.
+    fn subject_of_broken(&self, message: &[u8]) -> Option<(InstrumentId, Channel)> {
+        const SYMBOL: &[u8] = b"\"symbol\":\"";
+        let channel = channel_named(quoted_after(message, b"\"channel\":\"")?)?;
+        if message.windows(SYMBOL.len()).filter(|window| *window == SYMBOL).count() > 1 {
+            return None;
+        }
+        Some((*self.ids.get(quoted_after(message, SYMBOL)?)?, channel))
+    }
+}
+
+fn channel_named(name: &str) -> Option<Channel> {
+    match name {
+        "book" => Some(Channel::Book),
+        "trade" => Some(Channel::Trades),
+        _ => None,
+    }
+}
+
+fn read_trade(
+    instrument: InstrumentId,
+    entry: &Entry<'_>,
+    out: &mut EventBatch,
+) -> Result<(), Malformed> {
+    // "side: the side of the taker order".
+    let aggressor = match entry.side.map(RawValue::get) {
+        Some(r#""buy""#) => Aggressor::Buy,
+        Some(r#""sell""#) => Aggressor::Sell,
+        _ => return Err(Malformed::Field("side")),
+    };
+    let start = out.trades.len();
+    out.trades.push(TradePrint {
+        te_ns: te_ns(entry)?,
+        px: measured(entry.price.ok_or(Malformed::Field("price"))?, "price", &mut 0)?,
+        qty: measured(entry.qty.ok_or(Malformed::Field("qty"))?, "qty", &mut 0)?,
+        aggressor,
+        id: TradeId::Number(integer(entry.trade_id, "trade_id")?),
+    });
+    // Neighbouring trades of one instrument are one event.
+    match out.events.last_mut() {
+        Some(MarketEvent::Trades(event))
+            if event.instrument == instrument && event.trades.end == start =>
+        {
+            event.trades.end = out.trades.len();
+        }
+        _ => out.events.push(MarketEvent::Trades(TradesEvent {
+            instrument,
+            trades: start..out.trades.len(),
+            consecutive_ids: false,
+        })),
+    }
+    Ok(())
+}
+
+/// Visits every element of an array without collecting them, and returns the first failure.
+fn each<'m, T: Deserialize<'m>>(
+    array: Option<&'m RawValue>,
+    name: &'static str,
+    visit: impl FnMut(T) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    struct Elements<T, F>(F, PhantomData<T>);
+
+    impl<'m, T: Deserialize<'m>, F: FnMut(T) -> Result<(), Malformed>> Visitor<'m> for Elements<T, F> {
+        type Value = Result<(), Malformed>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'m>>(mut self, mut array: A) -> Result<Self::Value, A::Error> {
+            let mut first_failure = Ok(());
+            while let Some(element) = array.next_element()? {
+                let visited = (self.0)(element);
+                first_failure = first_failure.and(visited);
+            }
+            Ok(first_failure)
+        }
+    }
+
+    let array = array.ok_or(Malformed::Field(name))?;
+    serde_json::Deserializer::from_str(array.get())
+        .deserialize_seq(Elements(visit, PhantomData))
+        .map_err(|_| Malformed::Field(name))?
+}
+
+/// Reads a decimal from its literal and remembers how fine it is written.
+fn measured(raw: &RawValue, name: &'static str, digits: &mut u8) -> Result<Decimal, Malformed> {
+    let literal = raw.get().as_bytes();
+    let value = Decimal::parse(literal).map_err(|error| Malformed::Number(name, error))?;
+    // An exponent reaches below the digits that are written.
+    *digits = (*digits).max(fraction_digits(literal)).max(value.scale);
+    Ok(value)
+}
+
+fn integer<T: std::str::FromStr>(
+    raw: Option<&RawValue>,
+    name: &'static str,
+) -> Result<T, Malformed> {
+    raw.and_then(|raw| raw.get().parse().ok()).ok_or(Malformed::Field(name))
+}
+
+/// The time of an entry; 0 where it tells none, as some snapshots.
+fn te_ns(entry: &Entry<'_>) -> Result<Nanos, Malformed> {
+    let Some(raw) = entry.timestamp else {
+        return Ok(0);
+    };
+    let text = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    text.and_then(|text| nanos_of(text.as_bytes())).ok_or(Malformed::Field("timestamp"))
+}
+
+/// Reads an RFC 3339 time of UTC, `2023-10-06T17:35:55.440295Z`, with at most nine digits behind
+/// the second, from 1970 on.
+fn nanos_of(text: &[u8]) -> Option<Nanos> {
+    let (time, fraction) = text.strip_suffix(b"Z")?.split_at_checked(19)?;
+    if [4, 7, 10, 13, 16].map(|i| time[i]) != *b"--T::" {
+        return None;
+    }
+    let field = |range: std::ops::Range<usize>| digits(&time[range]);
+    let (year, month, day) = (field(0..4)?, field(5..7)?, field(8..10)?);
+    let (hour, minute, second) = (field(11..13)?, field(14..16)?, field(17..19)?);
+    // RFC 3339 allows a leap second.
+    let valid = year >= 1970
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    if !valid {
+        return None;
+    }
+    let fraction_ns = match fraction {
+        [] => 0,
+        [b'.', text @ ..] if (1..=9).contains(&text.len()) => {
+            digits(text)? * 10u64.pow(9 - text.len() as u32)
+        }
+        _ => return None,
+    };
+    // Years that begin in March put the leap day last, so that months have a regular length.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days_since_year_0 =
+        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let days = days_since_year_0 - DAYS_TO_1970;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    seconds.checked_mul(SECOND_NS)?.checked_add(fraction_ns)
+}
+
+/// Days from the first of March of the year 0 to the first of January 1970.
+const DAYS_TO_1970: u64 = 719_468;
+
+fn digits(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0u64, |value, byte| {
+        byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0'))
+    })
+}
+
+/// The venue's checksum: the top ten asks from low to high, then bids from high to low, each as
+/// price and quantity "with the decimal point and all leading zeros removed". At a fixed scale that
+/// text is the integer mantissa.
+fn checksum(bids: &[(i64, i64)], asks: &[(i64, i64)]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let top = asks.iter().take(CHECKSUM_LEVELS).chain(bids.iter().take(CHECKSUM_LEVELS));
+    for mantissa in top.flat_map(|(px, qty)| [px, qty]) {
+        let mut text = [0; DIGITS_MAX];
+        let mut start = text.len();
+        let mut rest = mantissa.unsigned_abs();
+        while rest > 0 {
+            start -= 1;
+            text[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        hasher.update(&text[start..]);
+    }
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BTC: InstrumentId = InstrumentId(3);
+    const ETH: InstrumentId = InstrumentId(4);
+
+    const SNAPSHOT: &str = r#"{"channel":"book","type":"snapshot","data":[{"symbol":"BTC/USD","bids":[{"price":45283.5,"qty":0.10000000}],"asks":[{"price":45285.20,"qty":0.001},{"price":45286,"qty":1}],"checksum":3310070434}]}"#;
+    const UPDATE: &str = r#"{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[],"asks":[{"price":45285.2,"qty":0}],"checksum":7,"timestamp":"2023-10-06T17:35:55.440295Z"}]}"#;
+    const TRADE: &str = r#"{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":105944.20,"qty":0.00027625,"ord_type":"limit","trade_id":10218208,"timestamp":"2023-10-06T17:35:55.440295Z"}]}"#;
+
+    fn of(depth: Option<u32>) -> Decoder {
+        let instruments = vec![(BTC, "BTC/USD".into()), (ETH, "ETH/USD".into())];
+        Decoder::new(Subscription { instruments, depth, trades: None })
+    }
+
+    fn decoded(message: &str) -> EventBatch {
+        let mut out = EventBatch::default();
+        of(None).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
+        out
+    }
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text.as_bytes()).unwrap()
+    }
+
+    fn level(px: &str, qty: &str) -> LevelChange {
+        LevelChange { px: decimal(px), qty: decimal(qty) }
+    }
+
+    #[test]
+    fn a_snapshot_is_an_image_with_digits_as_written() {
+        let out = decoded(SNAPSHOT);
+        let image = BookEvent {
+            instrument: BTC,
+            kind: BookKind::Image,
+            bids: 0..1,
+            asks: 1..3,
+            continuity: None,
+            checksum: Some(3_310_070_434),
+            te_ns: 0,
+            px_digits: 2,
+            qty_digits: 8,
+            cut_at: Some(1000),
+        };
+        assert_eq!(out.events, [MarketEvent::Book(image)]);
+        assert_eq!(
+            out.levels,
+            [level("45283.5", "0.1"), level("45285.2", "0.001"), level("45286", "1")]
+        );
+    }
+
+    #[test]
+    fn an_update_is_a_delta_and_its_fields_may_come_in_any_order() {
+        let swapped = r#"{"data":[{"timestamp":"2023-10-06T17:35:55.440295Z","new":[{}],"checksum":7,"asks":[{"qty":0,"price":45285.2}],"bids":[],"symbol":"BTC/USD"}],"type":"update","channel":"book"}"#;
+        let out = decoded(UPDATE);
+        let delta = BookEvent {
+            instrument: BTC,
+            kind: BookKind::Delta,
+            bids: 0..0,
+            asks: 0..1,
+            continuity: None,
+            checksum: Some(7),
+            te_ns: 1_696_613_755_440_295_000,
+            px_digits: 1,
+            qty_digits: 0,
+            cut_at: None,
+        };
+        assert_eq!(out.events, [MarketEvent::Book(delta)]);
+        assert_eq!(out.levels, [level("45285.2", "0")]);
+        assert_eq!(decoded(swapped).events, out.events);
+        assert_eq!(decoded(swapped).levels, out.levels);
+    }
+
+    #[test]
+    fn an_exponent_counts_as_the_digits_it_reaches() {
+        let out = decoded(&UPDATE.replace(r#""qty":0"#, r#""qty":1.5e-7"#));
+        let [MarketEvent::Book(event)] = &out.events[..] else { panic!("{:?}", out.events) };
+        assert_eq!(event.qty_digits, 8);
+        assert_eq!(out.levels, [level("45285.2", "0.00000015")]);
+    }
+
+    #[test]
+    fn every_symbol_of_a_message_has_its_event() {
+        let entry = |symbol: &str| {
+            let start = UPDATE.find(r#"{"symbol""#).unwrap();
+            UPDATE[start..UPDATE.len() - 2].replace("BTC/USD", symbol)
+        };
+        let entries = [entry("BTC/USD"), entry("NOT/ASKED"), entry("ETH/USD")].join(",");
+        let out = decoded(&format!(r#"{{"channel":"book","type":"update","data":[{entries}]}}"#));
+        let asks: Vec<_> = out
+            .events
+            .iter()
+            .map(|event| match event {
+                MarketEvent::Book(book) => (book.instrument, book.asks.clone()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(asks, [(BTC, 0..1), (ETH, 1..2)]);
+    }
+
+    #[test]
+    fn neighbouring_trades_of_one_symbol_are_one_event() {
+        let start = TRADE.find(r#"{"symbol""#).unwrap();
+        let entry = &TRADE[start..TRADE.len() - 2];
+        let sell = entry.replace("buy", "sell");
+        let other = entry.replace("BTC", "ETH");
+        let message =
+            format!(r#"{{"channel":"trade","type":"update","data":[{entry},{sell},{other}]}}"#);
+        let out = decoded(&message);
+        let event = |instrument, trades| {
+            MarketEvent::Trades(TradesEvent { instrument, trades, consecutive_ids: false })
+        };
+        assert_eq!(out.events, [event(BTC, 0..2), event(ETH, 2..3)]);
+        let print = TradePrint {
+            te_ns: 1_696_613_755_440_295_000,
+            px: decimal("105944.2"),
+            qty: decimal("0.00027625"),
+            aggressor: Aggressor::Buy,
+            id: TradeId::Number(10_218_208),
+        };
+        assert_eq!(out.trades[0], print);
+        assert_eq!(out.trades[1].aggressor, Aggressor::Sell);
+    }
+
+    #[test]
+    fn control_messages_become_what_the_session_needs() {
+        let refused = |instrument| MarketEvent::Refused {
+            instrument,
+            message: r#"Currency pair "X" not supported"#.to_owned(),
+        };
+        let error = r#""success":false,"error":"Currency pair \"X\" not supported""#;
+        for (message, expected) in [
+            (
+                r#"{"method":"subscribe","result":{"channel":"book","symbol":"BTC/USD","depth":10,"snapshot":true},"success":true,"time_in":"2023-09-25T09:04:31.742599Z","req_id":1}"#.to_owned(),
+                vec![MarketEvent::Subscribed { instrument: BTC, channel: Channel::Book }],
+            ),
+            (
+                r#"{"method":"subscribe","result":{"channel":"trade","symbol":"ETH/USD"},"success":true}"#.to_owned(),
+                vec![MarketEvent::Subscribed { instrument: ETH, channel: Channel::Trades }],
+            ),
+            (
+                r#"{"method":"subscribe","result":{"channel":"ticker","symbol":"ETH/USD"},"success":true}"#.to_owned(),
+                vec![],
+            ),
+            (
+                r#"{"method":"unsubscribe","result":{"channel":"book","symbol":"ETH/USD"},"success":true}"#.to_owned(),
+                vec![],
+            ),
+            (format!(r#"{{"method":"subscribe",{error},"symbol":"BTC/USD"}}"#), vec![refused(Some(BTC))]),
+            (
+                format!(r#"{{"method":"subscribe","result":{{"channel":"book","symbol":"ETH/USD"}},{error}}}"#),
+                vec![refused(Some(ETH))],
+            ),
+            (format!(r#"{{"method":"subscribe",{error}}}"#), vec![refused(None)]),
+            (r#"{"channel":"heartbeat"}"#.to_owned(), vec![]),
+            (r#"{"method":"pong","time_in":"x"}"#.to_owned(), vec![]),
+            (r#"{"channel":"status","type":"update","data":[{"system":"online"}]}"#.to_owned(), vec![]),
+            (r#"{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1}]}"#.to_owned(), vec![]),
+            (TRADE.replace("update", "snapshot"), vec![]),
+            (TRADE.replace("BTC/USD", "NOT/ASKED"), vec![]),
+        ] {
+            assert_eq!(decoded(&message).events, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_message_tells_what_it_was_about_and_leaves_nothing() {
+        use tickfan_core::decimal::DecimalError::{Malformed as NoNumber, Overflow};
+        const BOOK: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Book));
+        const TRADES: Option<(InstrumentId, Channel)> = Some((BTC, Channel::Trades));
+        let field = Malformed::Field;
+        let number = Malformed::Number;
+        let digits = "9".repeat(40);
+        let start = UPDATE.find(r#"{"symbol""#).unwrap();
+        let good = &UPDATE[start..UPDATE.len() - 2];
+        let bad = good.replace("\"checksum\":7,", "");
+        let pair = format!(
+            r#"{{"channel":"book","type":"update","data":[{bad},{}]}}"#,
+            good.replace("BTC", "ETH")
+        );
+        for (message, about, what) in [
+            (UPDATE.replace(r#""checksum":7,"#, ""), BOOK, field("checksum")),
+            (
+                UPDATE.replace(r#""checksum":7"#, r#""checksum":4294967296"#),
+                BOOK,
+                field("checksum"),
+            ),
+            (UPDATE.replace(r#""bids":[],"#, ""), BOOK, field("bids")),
+            (UPDATE.replace(r#""bids":[]"#, r#""bids":{}"#), BOOK, field("bids")),
+            (UPDATE.replace(r#","qty":0"#, ""), BOOK, field("asks")),
+            (UPDATE.replace("45285.2", r#""45285.2""#), BOOK, number("price", NoNumber)),
+            (UPDATE.replace("45285.2", r#""""#), BOOK, number("price", NoNumber)),
+            (UPDATE.replace("45285.2", "1e40"), BOOK, number("price", Overflow)),
+            (UPDATE.replace("45285.2", &digits), BOOK, number("price", Overflow)),
+            (UPDATE.replace(r#""qty":0"#, r#""qty":null"#), BOOK, number("qty", NoNumber)),
+            (UPDATE.replace("2023-10", "2023-13"), BOOK, field("timestamp")),
+            (UPDATE.replace(r#""update""#, r#""other""#), BOOK, field("type")),
+            (UPDATE.replace(r#""update""#, "5"), BOOK, field("message")),
+            (UPDATE.replace("BTC/USD", ""), None, field("symbol")),
+            (UPDATE.replace(r#""BTC/USD""#, "5"), None, field("data")),
+            (pair, None, field("checksum")),
+            (r#"{"channel":"book","type":"update"}"#.to_owned(), None, field("data")),
+            (UPDATE.replace("}]}", ""), BOOK, Malformed::NotJson),
+            (UPDATE.replace("}]}", "").replace("BTC/USD", "NOT/ASKED"), None, Malformed::NotJson),
+            (UPDATE.replace("book", "").replace("}]}", ""), None, Malformed::NotJson),
+            (TRADE.replace("}]}", ""), TRADES, Malformed::NotJson),
+            (TRADE.replace("buy", "long"), TRADES, field("side")),
+            (TRADE.replace("10218208", "-1"), TRADES, field("trade_id")),
+            (TRADE.replace(r#""price":105944.20,"#, ""), TRADES, field("price")),
+            (String::new(), None, Malformed::NotJson),
+            ("[]".to_owned(), None, Malformed::Field("message")),
+            ("[".repeat(100_000), None, Malformed::Field("message")),
+            ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
+        ] {
+            let mut out = EventBatch::default();
+            let mut decoder = of(None);
+            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
+            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
+            let shown = &message[..message.len().min(300)];
+            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
+            assert_eq!(error, DecodeError { about, what }, "{shown}");
+            let kept = (out.events.len(), out.levels.len(), out.trades.len());
+            assert_eq!(kept, (2, 1, 1), "{shown}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("1970-01-01T00:00:00.000000001Z", Some(1)),
+            ("2000-02-29T23:59:59.5Z", Some(951_868_799_500_000_000)),
+            ("2023-10-06T17:35:55.440295Z", Some(1_696_613_755_440_295_000)),
+            ("2023-10-06T17:35:55.4402951Z", Some(1_696_613_755_440_295_100)),
+            ("2024-12-31T00:00:00.123456789Z", Some(1_735_603_200_123_456_789)),
+            ("2024-03-01T00:00:00Z", Some(1_709_251_200_000_000_000)),
+            ("9999-01-01T00:00:00Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("2023-10-06T17:35:55", None),
+            ("2023-10-06T17:35:55.Z", None),
+            ("2023-10-06T17:35:55.1234567890Z", None),
+            ("2023-10-06 17:35:55Z", None),
+            ("2023-10-06T24:35:55Z", None),
+            ("2023-00-06T17:35:55Z", None),
+            ("2023-10-06T17:35:55+01:00", None),
+            ("Z", None),
+            ("", None),
+        ] {
+            assert_eq!(nanos_of(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_venues_worked_example() {
+        let asks = [
+            (452_852, 100_000),
+            (452_864, 154_571_953),
+            (452_866, 154_571_109),
+            (452_896, 154_560_911),
+            (452_902, 15_890_660),
+            (452_918, 154_553_491),
+            (452_947, 4_454_749),
+            (452_961, 35_380_000),
+            (452_975, 9_945_542),
+            (452_995, 18_772_827),
+            (453_000, 1),
+        ];
+        let bids = [
+            (452_835, 10_000_000),
+            (452_834, 154_582_015),
+            (452_821, 10_000_000),
+            (452_810, 10_000_000),
+            (452_803, 154_592_586),
+            (452_790, 7_990_000),
+            (452_776, 3_310_103),
+            (452_775, 30_000_000),
+            (452_773, 154_602_737),
+            (452_766, 15_445_238),
+            (452_000, 1),
+        ];
+        assert_eq!(checksum(&bids, &asks), 3_310_070_434);
+        assert_eq!(checksum(&[], &[(12, 34)]), crc32fast::hash(b"1234"));
+        assert_eq!(checksum(&[(i64::MIN, 0)], &[]), crc32fast::hash(b"9223372036854775808"));
+    }
+
+    #[test]
+    fn subscriptions_and_resyncs_ask_for_the_depth_rounded_up() {
+        let parsed = |text: &String| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        for (depth, expected) in
+            [(None, 1000), (Some(0), 10), (Some(11), 25), (Some(1000), 1000), (Some(5000), 1000)]
+        {
+            let decoder = of(depth);
+            let requests: Vec<_> = decoder.subscribe().iter().map(parsed).collect();
+            assert_eq!(requests.len(), 2);
+            assert_eq!(requests[0]["params"]["depth"], expected);
+            assert_eq!(requests[0]["params"]["symbol"][1], "ETH/USD");
+            assert_eq!(requests[1]["params"]["channel"], "trade");
+            assert_eq!(requests[1]["params"]["snapshot"], false);
+            assert_eq!(decoder.truncate_at(), Some(expected));
+        }
+        let mut decoder = of(None);
+        assert_eq!(decoder.resync(ETH, true), Resync::Send(Vec::new()));
+        let Resync::Send(texts) = decoder.resync(ETH, false) else { panic!("not on the stream") };
+        let methods: Vec<_> = texts.iter().map(|text| parsed(text)["method"].clone()).collect();
+        assert_eq!(methods, ["unsubscribe", "subscribe"]);
+        assert_eq!(parsed(&texts[1])["params"]["symbol"][0], "ETH/USD");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = nanos_of(&bytes);
+            let _ = of(None).decode(&mut bytes, &mut EventBatch::default());
+        }
+
+        #[test]
+        fn no_damage_panics_or_leaves_half_an_event(
+            at in 0usize..300,
+            with in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            for message in [SNAPSHOT, UPDATE, TRADE] {
+                let mut bytes = message.as_bytes().to_vec();
+                let at = at % bytes.len();
+                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
+                let mut out = EventBatch::default();
+                if of(None).decode(&mut bytes, &mut out).is_err() {
+                    prop_assert!(out.events.is_empty());
+                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn no_time_panics(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?Z") {
+            let _ = nanos_of(text.as_bytes());
+        }
+    }
+}
