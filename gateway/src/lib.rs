@@ -1,3 +1,11 @@
-//! The gateway.
+//! The gateway as a library: the binary, the bench and the tests start it from here.
+//!
+//! Modules stand in the order in which data flows through them; what they may use of each other is
+//! held by `tests/tidy.rs`.
 
+pub mod limits;
+pub mod clock;
+mod mutant;
+pub mod stats;
 pub mod venue;
+pub mod feed;

@@ -64,6 +64,8 @@ const SPOT: Market = Market {
         stream: "wss://stream.binance.com:9443",
         rest: "https://api.binance.com",
         instruments_path: Some("/api/v3/exchangeInfo"),
+        // 6,000 of request weight a minute, 250 for the deepest image.
+        images_per_minute: 12,
     },
     depth_path: "/api/v3/depth",
     depth_limit_max: 5000,
@@ -79,6 +81,8 @@ const USDM: Market = Market {
         stream: "wss://fstream.binance.com",
         rest: "https://fapi.binance.com",
         instruments_path: Some("/fapi/v1/exchangeInfo"),
+        // 2,400 of request weight a minute, 20 for the deepest image.
+        images_per_minute: 60,
     },
     depth_path: "/fapi/v1/depth",
     depth_limit_max: 1000,
@@ -95,6 +99,7 @@ const COINM: Market = Market {
         stream: "wss://dstream.binance.com",
         rest: "https://dapi.binance.com",
         instruments_path: Some("/dapi/v1/exchangeInfo"),
+        ..USDM.endpoints
     },
     depth_path: "/dapi/v1/depth",
     ..USDM

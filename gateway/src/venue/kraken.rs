@@ -50,6 +50,8 @@ pub const fn endpoints() -> Endpoints {
         rest: "https://api.kraken.com",
         // REST names instruments otherwise than this stream does (`XBT/USD`), so it cannot tell.
         instruments_path: None,
+        // Images come on the stream.
+        images_per_minute: 0,
     }
 }
 
