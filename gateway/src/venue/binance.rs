@@ -1,5 +1,5 @@
 //! Binance: spot, USD-M and COIN-M futures, whose messages are the same but for the small table
-//! [`Market`]. The built-in simulator speaks the spot dialect.
+//! `Market`. The built-in simulator speaks the spot dialect.
 //!
 //! Turns stream messages and REST images into market events. The stream half is called by the feed
 //! thread for every message, the image half by the REST thread. It must never allocate per event,
@@ -275,15 +275,15 @@ impl Reader {
     ) -> Result<(), DecodeError> {
         let from_stream = |what| DecodeError { about: self.subject_of_stream(stream), what };
         let channel = match fields.event.map(text) {
-            Some(Some("depthUpdate")) => Channel::Book,
-            Some(Some("bookTicker")) => Channel::Bbo,
-            Some(Some("trade" | "aggTrade")) => Channel::Trades,
+            Some(None) => return Err(from_stream(Malformed::Field("e"))),
             Some(Some("serverShutdown")) => {
                 out.events.push(MarketEvent::Shutdown);
                 return Ok(());
             }
-            Some(Some(_)) => return Ok(()),
-            Some(None) => return Err(from_stream(Malformed::Field("e"))),
+            Some(Some(event)) => match channel_of_event(event) {
+                Some(channel) => channel,
+                None => return Ok(()),
+            },
             // The one market message without `e` is the bookTicker of spot.
             None if fields.bid_qty.is_some() && fields.ask_qty.is_some() => Channel::Bbo,
             None => match stream.and_then(channel_of_stream) {
@@ -375,12 +375,7 @@ impl Reader {
         if let Some(stream) = quoted_after(message, b"\"stream\":\"") {
             return self.subject_of_stream(Some(stream));
         }
-        let channel = match quoted_after(message, b"\"e\":\"")? {
-            "depthUpdate" => Channel::Book,
-            "bookTicker" => Channel::Bbo,
-            "trade" | "aggTrade" => Channel::Trades,
-            _ => return None,
-        };
+        let channel = channel_of_event(quoted_after(message, b"\"e\":\"")?)?;
         let symbol = quoted_after(message, b"\"s\":\"")?;
         Some((*self.ids.get(symbol)?, channel))
     }
@@ -511,13 +506,14 @@ fn decimal(nodes: Option<&[Node<'_>]>, name: &'static str) -> Result<Decimal, Ma
     Decimal::parse(text.as_bytes()).map_err(|error| Malformed::Number(name, error))
 }
 
-type Side<'t, 'm> = (&'static str, Option<&'t [Node<'m>]>);
+/// A field that holds one side of a book, with its name for errors.
+type SideField<'t, 'm> = (&'static str, Option<&'t [Node<'m>]>);
 
 /// Reads both sides of a depth event; time and kind are the caller's.
 fn read_sides(
     instrument: InstrumentId,
-    bids: Side<'_, '_>,
-    asks: Side<'_, '_>,
+    bids: SideField<'_, '_>,
+    asks: SideField<'_, '_>,
     continuity: Continuity,
     out: &mut EventBatch,
 ) -> Result<BookEvent, Malformed> {
@@ -549,7 +545,7 @@ struct Digits {
 
 /// Reads `[["0.0024","10"],…]`; an element beyond the two is no business of ours.
 fn read_levels(
-    (name, nodes): Side<'_, '_>,
+    (name, nodes): SideField<'_, '_>,
     digits: &mut Digits,
     levels: &mut Vec<LevelChange>,
 ) -> Result<(), Malformed> {
@@ -661,6 +657,16 @@ fn read_image(
             out.levels.truncate(kept);
             Err(malformed)
         }
+    }
+}
+
+/// The channel that an event is about, by its `e`.
+fn channel_of_event(event: &str) -> Option<Channel> {
+    match event {
+        "depthUpdate" => Some(Channel::Book),
+        "bookTicker" => Some(Channel::Bbo),
+        "trade" | "aggTrade" => Some(Channel::Trades),
+        _ => None,
     }
 }
 
