@@ -1,6 +1,6 @@
 //! The seam between venues and the rest: the trait that every venue's file implements.
 //!
-//! A decoder is pure: bytes and a receive time in, [`MarketEvent`]s out. It knows its venue's paths,
+//! A decoder is pure: bytes and a receive time in, market events out. It knows its venue's paths,
 //! words and numbers, and nothing of sockets, clocks, books or other venues. The feed thread calls
 //! it; REST images are decoded by the function of [`VenueDecoder::image_decoder`] on the REST
 //! thread, because a large one takes longer than a batch may.

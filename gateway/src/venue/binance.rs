@@ -1,5 +1,5 @@
 //! Binance: spot, USD-M and COIN-M futures, whose messages are the same but for the small table
-//! [`Market`]. The built-in simulator speaks the spot dialect.
+//! `Market`. The built-in simulator speaks the spot dialect.
 //!
 //! Turns stream messages and REST images into market events. The stream half is called by the feed
 //! thread for every message, the image half by the REST thread. It must never allocate per event,
@@ -261,40 +261,41 @@ struct Reader {
 
 impl Reader {
     fn read(&self, nodes: &[Node<'_>], out: &mut EventBatch) -> Result<(), DecodeError> {
-        let top = Fields::of(nodes, "message").map_err(|what| DecodeError { about: None, what })?;
-        let stream = top.stream.and_then(text);
-        let Some(data) = top.data else {
-            return self.read_payload(&top, stream, out);
+        let stream = field(nodes, "stream").and_then(text);
+        let (payload, name) = match field(nodes, "data") {
+            Some(data) => (data, "data"),
+            None => (nodes, "message"),
         };
-        let fields = Fields::of(data, "data")
+        let fields = Fields::of(payload, name)
             .map_err(|what| DecodeError { about: self.subject_of_stream(stream), what })?;
-        self.read_payload(&fields, stream, out)
+        self.read_payload(payload, &fields, stream, out)
     }
 
     fn read_payload(
         &self,
+        payload: &[Node<'_>],
         fields: &Fields<'_, '_>,
         stream: Option<&str>,
         out: &mut EventBatch,
     ) -> Result<(), DecodeError> {
         let from_stream = |what| DecodeError { about: self.subject_of_stream(stream), what };
         let channel = match fields.event.map(text) {
-            Some(Some("depthUpdate")) => Channel::Book,
-            Some(Some("bookTicker")) => Channel::Bbo,
-            Some(Some("trade" | "aggTrade")) => Channel::Trades,
+            Some(None) => return Err(from_stream(Malformed::Field("e"))),
             Some(Some("serverShutdown")) => {
                 out.events.push(MarketEvent::Shutdown);
                 return Ok(());
             }
-            Some(Some(_)) => return Ok(()),
-            Some(None) => return Err(from_stream(Malformed::Field("e"))),
+            Some(Some(event)) => match channel_of_event(event) {
+                Some(channel) => channel,
+                None => return Ok(()),
+            },
             // The one market message without `e` is the bookTicker of spot.
             None if fields.bid_qty.is_some() && fields.ask_qty.is_some() => Channel::Bbo,
             None => match stream.and_then(channel_of_stream) {
                 Some(Channel::Bbo) => Channel::Bbo,
                 Some(_) => return Err(from_stream(Malformed::Field("e"))),
                 None => {
-                    self.read_control(fields, stream, out);
+                    self.read_control(payload, stream, out);
                     return Ok(());
                 }
             },
@@ -336,14 +337,14 @@ impl Reader {
     }
 
     /// Reads what is not about the market: acks, refusals and the notice of a shutdown.
-    fn read_control(&self, fields: &Fields<'_, '_>, stream: Option<&str>, out: &mut EventBatch) {
+    fn read_control(&self, payload: &[Node<'_>], stream: Option<&str>, out: &mut EventBatch) {
         if stream == Some("!serverShutdown") {
             out.events.push(MarketEvent::Shutdown);
-        } else if let Some(message) = fields.refusal() {
+        } else if let Some(message) = refusal(payload) {
             let message = message.to_owned();
             out.events.push(MarketEvent::Refused { instrument: None, message });
         } else if let (Some([Node::Static(StaticNode::Null), ..]), Ok(id)) =
-            (fields.result, number(fields.request_id, "id"))
+            (field(payload, "result"), number(field(payload, "id"), "id"))
         {
             out.events.extend(self.subscribed_by(id));
         }
@@ -379,24 +380,17 @@ impl Reader {
         if let Some(stream) = quoted_after(message, b"\"stream\":\"") {
             return self.subject_of_stream(Some(stream));
         }
-        let channel = match quoted_after(message, b"\"e\":\"")? {
-            "depthUpdate" => Channel::Book,
-            "bookTicker" => Channel::Bbo,
-            "trade" | "aggTrade" => Channel::Trades,
-            _ => return None,
-        };
+        let channel = channel_of_event(quoted_after(message, b"\"e\":\"")?)?;
         let symbol = quoted_after(message, b"\"s\":\"")?;
         Some((*self.ids.get(symbol)?, channel))
     }
 }
 
-/// The fields that any message of ours has, as they stand on the tape. One letter means different
+/// The fields of the market messages, as they stand on the tape. One letter means different
 /// things in different messages (`a`: asks, best ask, id), so that only the reader of the message
 /// can tell the type.
 #[derive(Default)]
 struct Fields<'t, 'm> {
-    stream: Option<&'t [Node<'m>]>,
-    data: Option<&'t [Node<'m>]>,
     event: Option<&'t [Node<'m>]>,
     event_time: Option<&'t [Node<'m>]>,
     transaction_time: Option<&'t [Node<'m>]>,
@@ -414,32 +408,14 @@ struct Fields<'t, 'm> {
     px: Option<&'t [Node<'m>]>,
     qty: Option<&'t [Node<'m>]>,
     buyer_is_maker: Option<&'t [Node<'m>]>,
-    image_last_id: Option<&'t [Node<'m>]>,
-    image_bids: Option<&'t [Node<'m>]>,
-    image_asks: Option<&'t [Node<'m>]>,
-    result: Option<&'t [Node<'m>]>,
-    request_id: Option<&'t [Node<'m>]>,
-    error: Option<&'t [Node<'m>]>,
-    code: Option<&'t [Node<'m>]>,
-    msg: Option<&'t [Node<'m>]>,
 }
 
 impl<'t, 'm> Fields<'t, 'm> {
     /// Finds the fields of an object, in whatever order and among whatever others.
     fn of(nodes: &'t [Node<'m>], name: &'static str) -> Result<Self, Malformed> {
-        let Some((&Node::Object { len, .. }, mut rest)) = nodes.split_first() else {
-            return Err(Malformed::Field(name));
-        };
         let mut fields = Self::default();
-        for _ in 0..len {
-            let [Node::String(key), value @ ..] = rest else {
-                return Err(Malformed::Field(name));
-            };
-            let (value, after) = split_value(value).ok_or(Malformed::Field(name))?;
-            rest = after;
+        for (key, value) in entries(nodes).ok_or(Malformed::Field(name))? {
             let field = match key.as_bytes() {
-                b"stream" => &mut fields.stream,
-                b"data" => &mut fields.data,
                 b"e" => &mut fields.event,
                 b"E" => &mut fields.event_time,
                 b"T" => &mut fields.transaction_time,
@@ -455,14 +431,6 @@ impl<'t, 'm> Fields<'t, 'm> {
                 b"p" => &mut fields.px,
                 b"q" => &mut fields.qty,
                 b"m" => &mut fields.buyer_is_maker,
-                b"lastUpdateId" => &mut fields.image_last_id,
-                b"bids" => &mut fields.image_bids,
-                b"asks" => &mut fields.image_asks,
-                b"result" => &mut fields.result,
-                b"id" => &mut fields.request_id,
-                b"error" => &mut fields.error,
-                b"code" => &mut fields.code,
-                b"msg" => &mut fields.msg,
                 _ => continue,
             };
             *field = Some(value);
@@ -480,15 +448,36 @@ impl<'t, 'm> Fields<'t, 'm> {
         let unit_ns = if time >= MICROSECONDS_FROM { 1_000 } else { 1_000_000 };
         time.checked_mul(unit_ns).ok_or(Malformed::Field(name))
     }
+}
 
-    /// The venue's words, if this refuses a request: `{"code":2,"msg":"…"}`, which some hosts wrap
-    /// as `{"error":{…},"id":1}`.
-    fn refusal(&self) -> Option<&'m str> {
-        if let Some(error) = self.error {
-            return Fields::of(error, "error").ok()?.msg.and_then(text);
-        }
-        self.code.and(self.msg).and_then(text)
-    }
+/// The venue's words, if this refuses a request: `{"code":2,"msg":"…"}`, which some hosts wrap as
+/// `{"error":{…},"id":1}`.
+fn refusal<'m>(payload: &[Node<'m>]) -> Option<&'m str> {
+    let error = field(payload, "error").unwrap_or(payload);
+    field(error, "code").and(field(error, "msg")).and_then(text)
+}
+
+/// The value of one field of an object.
+fn field<'t, 'm>(nodes: &'t [Node<'m>], name: &str) -> Option<&'t [Node<'m>]> {
+    entries(nodes)?.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// The entries of an object, in the order in which the venue wrote them.
+fn entries<'t, 'm>(
+    nodes: &'t [Node<'m>],
+) -> Option<impl Iterator<Item = (&'m str, &'t [Node<'m>])>> {
+    let [Node::Object { .. }, rest @ ..] = nodes else {
+        return None;
+    };
+    let mut rest = rest;
+    Some(std::iter::from_fn(move || {
+        let [Node::String(key), value @ ..] = rest else {
+            return None;
+        };
+        let (value, after) = split_value(value)?;
+        rest = after;
+        Some((*key, value))
+    }))
 }
 
 /// Splits the first value, with all that is in it, from what follows.
@@ -522,13 +511,14 @@ fn decimal(nodes: Option<&[Node<'_>]>, name: &'static str) -> Result<Decimal, Ma
     Decimal::parse(text.as_bytes()).map_err(|error| Malformed::Number(name, error))
 }
 
-type Side<'t, 'm> = (&'static str, Option<&'t [Node<'m>]>);
+/// A field that holds one side of a book, with its name for errors.
+type SideField<'t, 'm> = (&'static str, Option<&'t [Node<'m>]>);
 
 /// Reads both sides of a depth event; time and kind are the caller's.
 fn read_sides(
     instrument: InstrumentId,
-    bids: Side<'_, '_>,
-    asks: Side<'_, '_>,
+    bids: SideField<'_, '_>,
+    asks: SideField<'_, '_>,
     continuity: Continuity,
     out: &mut EventBatch,
 ) -> Result<BookEvent, Malformed> {
@@ -560,7 +550,7 @@ struct Digits {
 
 /// Reads `[["0.0024","10"],…]`; an element beyond the two is no business of ours.
 fn read_levels(
-    (name, nodes): Side<'_, '_>,
+    (name, nodes): SideField<'_, '_>,
     digits: &mut Digits,
     levels: &mut Vec<LevelChange>,
 ) -> Result<(), Malformed> {
@@ -582,9 +572,15 @@ fn read_levels(
 /// Reads a decimal and remembers how fine it is written.
 #[inline]
 fn measured(text: &str, digits: &mut u8) -> Result<Decimal, DecimalError> {
-    let value = Decimal::parse(text.as_bytes())?;
+    let text = text.as_bytes();
+    let value = Decimal::parse(text)?;
+    // The venue pads the numbers of a symbol alike: most points stand where the last one stood.
+    let point = text.len().checked_sub(1 + usize::from(*digits));
+    if point.is_none_or(|point| text[point] != b'.') {
+        *digits = (*digits).max(fraction_digits(text));
+    }
     // An exponent reaches below the digits that are written.
-    *digits = (*digits).max(fraction_digits(text.as_bytes())).max(value.scale);
+    *digits = (*digits).max(value.scale);
     Ok(value)
 }
 
@@ -647,8 +643,8 @@ fn read_image(
     let kept = out.levels.len();
     let tape = simd_json::to_tape(body).map_err(|_| Malformed::NotJson)?;
     let image = Fields::of(&tape.0, "image").and_then(|fields| {
-        let last = number(fields.image_last_id, "lastUpdateId")?;
-        let (bids, asks) = (("bids", fields.image_bids), ("asks", fields.image_asks));
+        let last = number(field(&tape.0, "lastUpdateId"), "lastUpdateId")?;
+        let (bids, asks) = (("bids", field(&tape.0, "bids")), ("asks", field(&tape.0, "asks")));
         let continuity = Continuity { follows: last, last };
         Ok(BookEvent {
             kind: BookKind::Image,
@@ -666,6 +662,16 @@ fn read_image(
             out.levels.truncate(kept);
             Err(malformed)
         }
+    }
+}
+
+/// The channel that an event is about, by its `e`.
+fn channel_of_event(event: &str) -> Option<Channel> {
+    match event {
+        "depthUpdate" => Some(Channel::Book),
+        "bookTicker" => Some(Channel::Bbo),
+        "trade" | "aggTrade" => Some(Channel::Trades),
+        _ => None,
     }
 }
 
@@ -856,7 +862,7 @@ mod tests {
         let event = TradesEvent { instrument: BTC, trades: 0..1, consecutive_ids: true };
         let out = decoded(Venue::BinanceSpot, TRADE);
         assert_eq!(out.events, [MarketEvent::Trades(event.clone())]);
-        assert_eq!(out.trades, [print.clone()]);
+        assert_eq!(out.trades[0], print);
 
         let aggregate = r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":2,"a":77,"s":"BTCUSDT","p":"0.001","q":"100","f":12,"l":19,"T":1672515782135,"m":false}}"#;
         let out = decoded(Venue::BinanceUsdm, aggregate);
