@@ -6,6 +6,8 @@
 //! shares nothing with them but the vocabulary of `tickfan-core`.
 
 pub mod clock;
+mod door;
 pub mod recording;
+pub mod replay;
 pub mod truth;
 pub mod venue;
