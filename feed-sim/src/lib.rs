@@ -6,8 +6,15 @@
 //! shares nothing with them but the vocabulary of `tickfan-core`.
 
 pub mod clock;
-mod door;
+mod random;
+
 pub mod recording;
-pub mod replay;
-pub mod truth;
 pub mod venue;
+
+pub mod truth;
+
+pub mod market;
+
+mod door;
+pub mod replay;
+pub mod serve;

@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use feed_sim::clock;
+use feed_sim::market::MarketOptions;
 use feed_sim::recording::Recording;
 use feed_sim::replay::{self, ReplayOptions, Speed};
+use feed_sim::serve;
 use feed_sim::venue::Dialect;
 use tokio::net::TcpListener;
 
@@ -25,6 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Replay(Replay),
+    Serve(Serve),
 }
 
 /// Play a recording as its venue would send it.
@@ -54,6 +58,26 @@ struct Replay {
     drop_line: Option<u64>,
 }
 
+/// Serve a seeded market in the words of Binance spot, in real time.
+///
+/// Same seed, same market. The exchange knows its true books: `GET /truth?symbol=BTCUSDT&u=N` is the
+/// book as it was at update N, without `u` as it is.
+#[derive(Args)]
+struct Serve {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:9001")]
+    listen: SocketAddr,
+    /// Which market.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many symbols trade.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    symbols: u16,
+    /// Messages a second over all symbols, in the mean.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+}
+
 fn main() -> Result<()> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -68,6 +92,7 @@ fn main() -> Result<()> {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Replay(arguments) => run_replay(arguments).await,
+        Command::Serve(arguments) => run_serve(arguments).await,
     }
 }
 
@@ -94,6 +119,21 @@ async fn run_replay(arguments: Replay) -> Result<()> {
         ..ReplayOptions::default()
     };
     replay::serve(listener, Arc::new(recording), options).await
+}
+
+async fn run_serve(arguments: Serve) -> Result<()> {
+    let Serve { listen: address, seed, symbols, rate } = arguments;
+    let listener = listen(address).await?;
+    let address = listener.local_addr()?;
+    eprintln!(
+        "feed-sim: seed {seed}, {symbols} symbols, {rate} messages a second, as Binance spot on \
+         ws://{address} and http://{address}"
+    );
+    eprintln!("try:      {}", example(Dialect::BinanceSpot, address));
+    eprintln!("truth:    curl 'http://{address}/truth?symbol=BTCUSDT'");
+    let symbols = usize::from(symbols);
+    let options = MarketOptions { seed, symbols, rate, start_ns: clock::wall_ns() };
+    serve::serve(listener, options).await
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {

@@ -3,6 +3,8 @@
 //! Needs the recordings, which are not part of this repository: `TICKFAN_RECORDINGS` names their
 //! folder. Where it is absent the tests say so and pass, but not in CI.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::path::PathBuf;
 
 use feed_sim::recording::{self, Recording, StateRow};

@@ -1,65 +1,28 @@
 //! The replay over real sockets: small recordings written by hand from the venues' documented shapes,
 //! clients of another WebSocket library, plain threads, no waiting by the clock.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "support/client.rs"]
+mod client;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::{connect, hear, http, say};
+
 use feed_sim::recording::Recording;
 use feed_sim::replay::{ReplayOptions, Speed, serve};
-use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+use tokio_tungstenite::tungstenite::Message;
 
-/// Serves a recording on a port of its own until the test's process ends.
 fn start(name: &str, lines: &[String], options: ReplayOptions) -> SocketAddr {
-    let recording = Recording::from_text(name, lines.join("\n")).unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let served = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            tokio::spawn(serve(listener, Arc::new(recording), options)).await
-        });
-        served.unwrap().unwrap();
-    });
-    address
+    let recording = Arc::new(Recording::from_text(name, lines.join("\n")).unwrap());
+    client::background(move |listener| serve(listener, recording, options))
 }
 
 fn at_max() -> ReplayOptions {
     ReplayOptions { speed: Speed::Max, hold: true, ..ReplayOptions::default() }
-}
-
-fn connect(address: SocketAddr, path: &str) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    client(format!("ws://{address}{path}"), stream).unwrap().0
-}
-
-fn say(socket: &mut WebSocket<TcpStream>, text: &str) {
-    socket.send(Message::text(text)).unwrap();
-}
-
-fn hear(socket: &mut WebSocket<TcpStream>) -> String {
-    loop {
-        match socket.read().unwrap() {
-            Message::Text(text) => return text.to_string(),
-            Message::Close(frame) => panic!("closed: {frame:?}"),
-            _ => {}
-        }
-    }
-}
-
-/// Status and body.
-fn http(address: SocketAddr, method: &str, target: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 fn go(address: SocketAddr) {

@@ -256,6 +256,122 @@ fn push_levels(out: &mut String, book: &TruthBook, side: Side, limit: usize) {
     }
 }
 
+/// A number in `10^-digits`, as Binance spot writes it: with 8 digits behind the point.
+pub(crate) fn fixed8(number: i64, digits: u32) -> String {
+    let scaled = i128::from(number) * 10i128.pow(8u32.saturating_sub(digits));
+    format!("{}.{:08}", scaled / 100_000_000, scaled % 100_000_000)
+}
+
+/// A change of a book on spot.
+pub(crate) struct DepthUpdate<'a> {
+    /// The symbol.
+    pub(crate) symbol: &'a str,
+    /// The venue's time.
+    pub(crate) at_ms: u64,
+    /// The first update id in it.
+    pub(crate) first_id: u64,
+    /// The last update id in it.
+    pub(crate) last_id: u64,
+    /// Price and quantity of changed bids.
+    pub(crate) bids: Vec<(String, String)>,
+    /// Price and quantity of changed asks.
+    pub(crate) asks: Vec<(String, String)>,
+}
+
+impl DepthUpdate<'_> {
+    /// The message, without a wrapper.
+    pub(crate) fn data(&self) -> String {
+        let list = |levels: &[(String, String)]| {
+            let texts: Vec<String> =
+                levels.iter().map(|(px, qty)| format!(r#"["{px}","{qty}"]"#)).collect();
+            texts.join(",")
+        };
+        format!(
+            r#"{{"e":"depthUpdate","E":{},"s":"{}","U":{},"u":{},"b":[{}],"a":[{}]}}"#,
+            self.at_ms,
+            self.symbol,
+            self.first_id,
+            self.last_id,
+            list(&self.bids),
+            list(&self.asks)
+        )
+    }
+}
+
+/// The best bid and ask on spot.
+pub(crate) struct BookTicker<'a> {
+    /// The symbol.
+    pub(crate) symbol: &'a str,
+    /// The update id of the book that it is the top of.
+    pub(crate) id: u64,
+    /// Price and quantity.
+    pub(crate) bid: (String, String),
+    /// Price and quantity.
+    pub(crate) ask: (String, String),
+}
+
+impl BookTicker<'_> {
+    /// The message, without a wrapper.
+    pub(crate) fn data(&self) -> String {
+        format!(
+            r#"{{"u":{},"s":"{}","b":"{}","B":"{}","a":"{}","A":"{}"}}"#,
+            self.id, self.symbol, self.bid.0, self.bid.1, self.ask.0, self.ask.1
+        )
+    }
+}
+
+/// A trade on spot.
+pub(crate) struct TradeReport<'a> {
+    /// The symbol.
+    pub(crate) symbol: &'a str,
+    /// The venue's time.
+    pub(crate) at_ms: u64,
+    /// Its id.
+    pub(crate) id: u64,
+    /// Its price.
+    pub(crate) px: String,
+    /// Its quantity.
+    pub(crate) qty: String,
+    /// The seller crossed the spread.
+    pub(crate) buyer_is_maker: bool,
+}
+
+impl TradeReport<'_> {
+    /// The message, without a wrapper.
+    pub(crate) fn data(&self) -> String {
+        format!(
+            r#"{{"e":"trade","E":{at},"s":"{}","t":{},"p":"{}","q":"{}","T":{at},"m":{},"M":true}}"#,
+            self.symbol,
+            self.id,
+            self.px,
+            self.qty,
+            self.buyer_is_maker,
+            at = self.at_ms
+        )
+    }
+}
+
+/// One instrument of the list on spot.
+pub(crate) fn listing(symbol: &str, base: &str, quote: &str, tick: &str, lot: &str) -> String {
+    format!(
+        r#"{{"symbol":"{symbol}","status":"TRADING","baseAsset":"{base}","baseAssetPrecision":8,"quoteAsset":"{quote}","quotePrecision":8,"isSpotTradingAllowed":true,"filters":[{{"filterType":"PRICE_FILTER","minPrice":"{tick}","maxPrice":"1000000.00000000","tickSize":"{tick}"}},{{"filterType":"LOT_SIZE","minQty":"{lot}","maxQty":"9000000.00000000","stepSize":"{lot}"}}]}}"#
+    )
+}
+
+/// The body of a book that the exchange knows to be true, with the digest of all its levels.
+pub(crate) fn truth_body(symbol: &str, book: &TruthBook, limit: usize) -> String {
+    let mut out = format!(
+        r#"{{"symbol":"{symbol}","u":{},"digest":"{:016x}","bids":["#,
+        book.id().unwrap_or(0),
+        book.digest()
+    );
+    push_levels(&mut out, book, Side::Bid, limit);
+    out.push_str(r#"],"asks":["#);
+    push_levels(&mut out, book, Side::Ask, limit);
+    out.push_str("]}");
+    out
+}
+
 /// The body of the list of instruments.
 pub(crate) fn exchange_info(instruments: &[String]) -> String {
     format!(r#"{{"timezone":"UTC","symbols":[{}]}}"#, instruments.join(","))
