@@ -74,7 +74,7 @@ struct Serve {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=2_000))]
     symbols: u16,
     /// Messages a second over all symbols, in the mean.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
 }
 
