@@ -1,0 +1,342 @@
+//! Everything that the replay's player and its clients share: position, truth, subscriptions, waiting
+//! requests. Lines and client messages → texts in outboxes.
+//!
+//! Owned by the replay behind one lock that is never held across a wait, so that a client's request
+//! falls between two lines and never into one. That is what makes a fresh snapshot fit the stream.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::script::{Cue, HEARTBEAT_KEY, Message, Script, kraken_key};
+use crate::door::{Outbox, Target};
+use crate::recording::{Line, Recording};
+use crate::truth::{Truth, TruthBook};
+use crate::venue::kraken::{self, Top};
+use crate::venue::{Dialect, binance};
+
+/// Requests that may wait for one symbol's image.
+const WAITING_MAX: usize = 64;
+/// Channels that one connection to Kraken may have in all.
+const KRAKEN_SUBSCRIPTIONS_MAX: usize = 4_096;
+
+/// Where the stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not begun.
+    Waiting,
+    /// On its way.
+    Running,
+    /// At the end of the recording.
+    Ended,
+}
+
+impl State {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Why a line cannot be played yet.
+pub(super) enum Obstacle {
+    /// A subscriber has to read first.
+    Full(Arc<Outbox>),
+    /// A client has to do something first: subscribe, or ask for an image.
+    Client,
+}
+
+/// Why a request gets no image.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoImage {
+    /// The recording has none of that symbol.
+    UnknownSymbol,
+    /// Too many wait for it already.
+    TooMany,
+}
+
+/// An image now, or later.
+pub(super) enum Image {
+    /// Out of the truth, at the position of the stream.
+    Now(String),
+    /// When the stream gets to it.
+    Later(oneshot::Receiver<Bytes>),
+}
+
+enum Words {
+    Binance(binance::Session),
+    /// Depth by channel and symbol; 0 for what has none.
+    Kraken(BTreeMap<String, usize>),
+}
+
+struct Client {
+    outbox: Arc<Outbox>,
+    words: Words,
+}
+
+impl Client {
+    fn subscriptions(&self) -> usize {
+        match &self.words {
+            Words::Binance(session) => session.subscriptions(),
+            Words::Kraken(subscriptions) => subscriptions.len(),
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        match &self.words {
+            Words::Binance(session) => session.has(key),
+            Words::Kraken(subscriptions) if key == HEARTBEAT_KEY => !subscriptions.is_empty(),
+            Words::Kraken(subscriptions) => subscriptions.contains_key(key),
+        }
+    }
+
+    /// The depth of a book at which this client needs updates of its own, because the recorded ones
+    /// are those of a deeper book.
+    fn shallow_depth(&self, key: &str, recorded: usize) -> Option<usize> {
+        match &self.words {
+            Words::Binance(_) => None,
+            Words::Kraken(subscriptions) => {
+                subscriptions.get(key).copied().filter(|depth| *depth < recorded)
+            }
+        }
+    }
+}
+
+/// The image of a symbol, and who waits for it.
+#[derive(Default)]
+struct ImageDesk {
+    is_played: bool,
+    waiting: Vec<oneshot::Sender<Bytes>>,
+}
+
+/// See the top of this file.
+pub(super) struct Stage {
+    pub(super) state: State,
+    /// `POST /replay/start` came.
+    pub(super) is_asked_to_start: bool,
+    /// How many lines were played.
+    pub(super) position: usize,
+    dialect: Dialect,
+    truth: Truth,
+    images: HashMap<Arc<str>, ImageDesk>,
+    clients: BTreeMap<u64, Client>,
+    opened: u64,
+}
+
+impl Stage {
+    pub(super) fn new(recording: &Recording, script: &Script) -> Self {
+        let images = script.cues.iter().filter_map(|cue| match cue {
+            Cue::Image(symbol) => Some((Arc::clone(symbol), ImageDesk::default())),
+            Cue::Nothing | Cue::Message(_) => None,
+        });
+        Self {
+            state: State::Waiting,
+            is_asked_to_start: false,
+            position: 0,
+            dialect: recording.dialect,
+            truth: Truth::new(recording.dialect),
+            images: images.collect(),
+            clients: BTreeMap::new(),
+            opened: 0,
+        }
+    }
+
+    /// Closes every connection and goes back to before the first line.
+    pub(super) fn begin_again(&mut self, recording: &Recording, script: &Script) {
+        for client in self.clients.values() {
+            client.outbox.push_close(1012, "the recording begins again");
+        }
+        let opened = self.opened;
+        *self = Self { opened, ..Self::new(recording, script) };
+    }
+
+    pub(super) fn subscriptions(&self) -> usize {
+        self.clients.values().map(Client::subscriptions).sum()
+    }
+
+    /// Why the line of this cue cannot be played yet, if so. `is_paced_by_clients`: the recorded times
+    /// do not pace it, so the clients do.
+    pub(super) fn obstacle(&self, cue: &Cue, is_paced_by_clients: bool) -> Option<Obstacle> {
+        if is_paced_by_clients && self.subscriptions() == 0 {
+            return Some(Obstacle::Client);
+        }
+        match cue {
+            Cue::Nothing => None,
+            Cue::Message(message) => self
+                .clients
+                .values()
+                .find(|client| client.has(&message.key) && client.outbox.is_full())
+                .map(|client| Obstacle::Full(Arc::clone(&client.outbox))),
+            Cue::Image(symbol) => {
+                let key = binance::depth_key(symbol);
+                let is_asked_for = self
+                    .images
+                    .get(symbol)
+                    .is_some_and(|desk| desk.waiting.iter().any(|waiter| !waiter.is_closed()));
+                let must_be = is_paced_by_clients && self.clients.values().any(|c| c.has(&key));
+                (must_be && !is_asked_for).then_some(Obstacle::Client)
+            }
+        }
+    }
+
+    /// Plays the next line; `is_dropped`: the truth learns of it, the clients do not.
+    pub(super) fn play(&mut self, line: &Line, script: &Script, cue: &Cue, is_dropped: bool) {
+        match cue {
+            Cue::Nothing => drop(self.truth.apply_line(line)),
+            Cue::Message(_) if is_dropped => drop(self.truth.apply_line(line)),
+            Cue::Message(message) => self.play_message(line, script, message),
+            Cue::Image(symbol) => {
+                self.truth.apply_line(line);
+                if let Some(desk) = self.images.get_mut(symbol) {
+                    desk.is_played = true;
+                    for waiter in desk.waiting.drain(..) {
+                        // Who asked may have left.
+                        let _ = waiter.send(line.payload.clone());
+                    }
+                }
+            }
+        }
+        self.position += 1;
+    }
+
+    fn play_message(&mut self, line: &Line, script: &Script, message: &Message) {
+        let book_symbol = message.book_symbol.as_deref();
+        let recorded_depth = book_symbol.map_or(0, |symbol| script.depth(symbol));
+        let nothing = TruthBook::default();
+        let mut tops = HashMap::new();
+        if let Some(symbol) = book_symbol {
+            for client in self.clients.values() {
+                if let Some(depth) = client.shallow_depth(&message.key, recorded_depth) {
+                    let book = self.truth.book(symbol).unwrap_or(&nothing);
+                    tops.entry(depth).or_insert_with(|| Top::of(book, depth));
+                }
+            }
+        }
+        let had_book = book_symbol.is_some_and(|symbol| self.truth.book(symbol).is_some());
+        self.truth.apply_line(line);
+        for client in self.clients.values().filter(|client| client.has(&message.key)) {
+            match (&client.words, book_symbol) {
+                (Words::Binance(session), _) if !session.is_combined() => {
+                    let inner = message.inner.as_ref().unwrap_or(&message.payload);
+                    client.outbox.push_text(inner.clone());
+                }
+                (Words::Kraken(_), Some(symbol))
+                    if let Some(depth) = client.shallow_depth(&message.key, recorded_depth) =>
+                {
+                    let Some(book) = self.truth.book(symbol) else { continue };
+                    let text = match tops.get(&depth) {
+                        Some(top) if had_book => top.update(symbol, book, line.recv_ns),
+                        _ => Some(kraken::snapshot(symbol, book, depth, line.recv_ns)),
+                    };
+                    if let Some(text) = text {
+                        client.outbox.push_text(text);
+                    }
+                }
+                _ => client.outbox.push_text(message.payload.clone()),
+            }
+        }
+    }
+
+    pub(super) fn open(&mut self, target: &Target, outbox: Arc<Outbox>) -> u64 {
+        self.opened += 1;
+        let words = match self.dialect {
+            Dialect::Kraken => {
+                outbox.push_text(kraken::status(self.opened));
+                Words::Kraken(BTreeMap::new())
+            }
+            _ => Words::Binance(binance::Session::open(&target.path, &target.query)),
+        };
+        self.clients.insert(self.opened, Client { outbox, words });
+        self.opened
+    }
+
+    pub(super) fn closed(&mut self, connection: u64) {
+        self.clients.remove(&connection);
+    }
+
+    /// Obeys one message of a client and puts the replies into its outbox.
+    pub(super) fn message(&mut self, connection: u64, text: &str, script: &Script, at_ns: u64) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        match &mut client.words {
+            Words::Binance(session) => client.outbox.push_text(session.message(text)),
+            Words::Kraken(subscriptions) => match kraken::Request::read(text, at_ns) {
+                kraken::Request::Reply(reply) => client.outbox.push_text(reply),
+                kraken::Request::Subscription(request) => {
+                    for symbol in &request.symbols {
+                        let key = kraken_key(&request.channel, symbol);
+                        let obeyed = if request.begins {
+                            begin(subscriptions, &request, symbol, key, script)
+                        } else {
+                            subscriptions.remove(&key).map(drop).ok_or("Subscription not found")
+                        };
+                        if let Err(reason) = obeyed {
+                            let reason = format!("{reason} {symbol}");
+                            client.outbox.push_text(request.refuse(&reason, at_ns));
+                            continue;
+                        }
+                        client.outbox.push_text(request.acknowledge(symbol, at_ns));
+                        if request.begins
+                            && request.channel == "book"
+                            && request.snapshot
+                            && let Some(book) = self.truth.book(symbol)
+                        {
+                            let text = kraken::snapshot(symbol, book, request.depth, at_ns);
+                            client.outbox.push_text(text);
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    /// The image of a symbol's book, `limit` levels a side.
+    pub(super) fn image(
+        &mut self,
+        symbol: &str,
+        limit: Option<usize>,
+        at_ns: u64,
+    ) -> Result<Image, NoImage> {
+        let desk = self.images.get_mut(symbol).ok_or(NoImage::UnknownSymbol)?;
+        if desk.is_played {
+            let book = self.truth.book(symbol).ok_or(NoImage::UnknownSymbol)?;
+            let limit = binance::depth_limit(self.dialect, limit);
+            return Ok(Image::Now(binance::depth_body(self.dialect, symbol, book, limit, at_ns)));
+        }
+        desk.waiting.retain(|waiter| !waiter.is_closed());
+        if desk.waiting.len() >= WAITING_MAX {
+            return Err(NoImage::TooMany);
+        }
+        let (waiter, later) = oneshot::channel();
+        desk.waiting.push(waiter);
+        Ok(Image::Later(later))
+    }
+}
+
+fn begin(
+    subscriptions: &mut BTreeMap<String, usize>,
+    request: &kraken::Subscription,
+    symbol: &str,
+    key: String,
+    script: &Script,
+) -> Result<(), &'static str> {
+    if !script.has_symbol(symbol) {
+        return Err("Currency pair not supported");
+    }
+    let is_book = request.channel == "book";
+    if is_book && !(1..=script.depth(symbol)).contains(&request.depth) {
+        return Err("Depth not supported");
+    }
+    if subscriptions.contains_key(&key) {
+        return Err("Already subscribed");
+    }
+    if subscriptions.len() >= KRAKEN_SUBSCRIPTIONS_MAX {
+        return Err("Too many subscriptions");
+    }
+    subscriptions.insert(key, if is_book { request.depth } else { 0 });
+    Ok(())
+}
