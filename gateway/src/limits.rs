@@ -63,7 +63,7 @@ pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
 pub const REST_RESULTS_MAX: usize = 16;
 
 /// REST requests under way at once: more would only queue at the venue.
-pub const REST_CONCURRENT_MAX: usize = 4;
+pub const REST_CONCURRENT_MAX: usize = 8;
 
 /// The largest REST response: Binance's whole exchangeInfo is some 20 MB.
 pub const REST_BODY_BYTES_MAX: usize = 64 << 20;

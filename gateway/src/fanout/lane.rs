@@ -1,0 +1,646 @@
+//! A lane: all subscribers of one view at one budget, and the log of bodies that they share.
+//!
+//! It turns snapshots into bodies, each encoded once, and tells a reader at any position of the log
+//! what it must be given. Pure: a shard calls it with snapshots and times. It knows no connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tickfan_core::diff::side_changes;
+use tickfan_core::market::{Channel, Level, Nanos, State, Trade};
+use tickfan_core::snapshot::{Entry, Fault, Snapshot, Status};
+use tickfan_core::view::{BudgetClass, View};
+use tickfan_core::wire::{Encoder, Head, Payload, Update};
+
+use crate::limits::{
+    BODY_TRADES_MAX, GRAIN_BUDGET_NS_MIN, GRAIN_DIVISOR, LOG_BODIES_MAX, LOG_BYTES_MAX,
+    LOG_STATES_MAX, LOG_TRADES,
+};
+use crate::mutant::{Mutant, planted};
+
+/// Bytes of a level in an image, about: to compare the cost of a range with that of an image that
+/// was not encoded yet.
+const LEVEL_BYTES: usize = 24;
+
+/// Bytes of an image without its levels, about.
+const IMAGE_HEAD_BYTES: usize = 160;
+
+/// One update as all subscribers share it.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// The encoded update.
+    pub bytes: Arc<[u8]>,
+    /// The version after it; `None` where it changes none (a state).
+    pub s: Option<u64>,
+    /// The version before it.
+    pub p: u64,
+    /// Our receipt of the oldest change in it.
+    pub to_ns: Nanos,
+}
+
+/// What a reader at some position is due.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The bodies from its position on.
+    Range,
+    /// The changes of state that it missed, then the whole.
+    Whole,
+    /// The changes of state that it missed, and no price.
+    StatesOnly,
+    /// (Trades) the changes of state that it missed, the number of trades that it lost, then the
+    /// bodies from the log's beginning on.
+    Lost,
+}
+
+/// The newest bodies of a lane. Positions are running numbers that wrap.
+#[derive(Debug, Default)]
+struct Log {
+    first: u32,
+    bodies: VecDeque<Body>,
+    bytes: usize,
+    /// Changes of state, kept longer than the log: position and body.
+    states: VecDeque<(u32, Body)>,
+}
+
+impl Log {
+    fn end(&self) -> u32 {
+        self.first.wrapping_add(self.bodies.len() as u32)
+    }
+
+    fn push(&mut self, body: Body) {
+        self.bytes += body.bytes.len();
+        self.bodies.push_back(body);
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(body) = self.bodies.pop_front() {
+            self.bytes -= body.bytes.len();
+            self.first = self.first.wrapping_add(1);
+        }
+    }
+
+    /// Nothing before here can be used any more.
+    fn clear(&mut self) {
+        self.first = self.end();
+        self.bodies.clear();
+        self.bytes = 0;
+    }
+
+    /// Nothing before here can be used, and every reader is behind.
+    fn break_chain(&mut self) {
+        self.clear();
+        self.first = self.first.wrapping_add(1);
+    }
+
+    /// Returns whether an older change of state was forgotten for it.
+    fn push_state(&mut self, body: Body) -> bool {
+        let forgets = self.states.len() == LOG_STATES_MAX;
+        if forgets {
+            self.states.pop_front();
+        }
+        self.states.push_back((self.end(), body.clone()));
+        self.push(body);
+        forgets
+    }
+}
+
+/// How many positions `from` lies before `to`.
+const fn behind(from: u32, to: u32) -> u32 {
+    to.wrapping_sub(from)
+}
+
+/// `a` was reached later than `b`.
+const fn is_after(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 > 0
+}
+
+/// What a lane needs from its shard to make bodies.
+pub struct Maker<'a> {
+    /// The encoding.
+    pub encoder: &'a dyn Encoder,
+    /// Memory for changed levels.
+    pub bids: Vec<Level>,
+    /// Memory for changed levels.
+    pub asks: Vec<Level>,
+    /// Memory for one encoded update.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Maker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Maker").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Maker<'a> {
+    /// A maker for one encoding.
+    pub const fn new(encoder: &'a dyn Encoder) -> Self {
+        Self { encoder, bids: Vec::new(), asks: Vec::new(), bytes: Vec::new() }
+    }
+
+    fn encode(&mut self, update: &Update<'_>) -> Arc<[u8]> {
+        self.bytes.clear();
+        self.encoder.update(update, &mut self.bytes);
+        self.bytes.as_slice().into()
+    }
+}
+
+/// All subscribers of one view at one budget.
+#[derive(Debug)]
+pub struct Lane<S> {
+    /// The view.
+    pub view: View,
+    /// The budget.
+    pub class: BudgetClass,
+    /// Where its snapshots come from.
+    pub entry: Arc<Entry>,
+    /// Who reads it.
+    pub subscribers: Vec<S>,
+    /// Receipt of the oldest change that is in no body yet; 0 = none.
+    pub pending_ns: Nanos,
+    /// Until then it waits in its class's queue; 0 = it does not wait.
+    pub grain_until_ns: Nanos,
+    /// Changes of state that were forgotten; for the shard to count.
+    pub states_forgotten: u64,
+    number: u32,
+    taken: Arc<Snapshot>,
+    s: u64,
+    log: Log,
+    whole: Option<Arc<[u8]>>,
+    previous_whole: Option<Arc<[u8]>>,
+}
+
+impl<S> Lane<S> {
+    /// A lane that begins at the newest snapshot.
+    pub fn new(view: View, class: BudgetClass, entry: Arc<Entry>) -> Self {
+        let taken = entry.load();
+        let s = version(&taken, view.channel);
+        Self {
+            view,
+            class,
+            entry,
+            subscribers: Vec::new(),
+            pending_ns: 0,
+            grain_until_ns: 0,
+            states_forgotten: 0,
+            number: view.number(),
+            taken,
+            s,
+            log: Log::default(),
+            whole: None,
+            previous_whole: None,
+        }
+    }
+
+    /// How long it waits between two bodies.
+    pub const fn grain_ns(&self) -> Nanos {
+        let budget_ns = self.class.budget_ns();
+        if budget_ns < GRAIN_BUDGET_NS_MIN { 0 } else { budget_ns / GRAIN_DIVISOR }
+    }
+
+    /// Where the log ends: the position of a reader that has everything.
+    pub fn end(&self) -> u32 {
+        self.log.end()
+    }
+
+    /// The version after the last body; for trades the number of the last trade.
+    pub const fn s(&self) -> u64 {
+        self.s
+    }
+
+    /// The snapshot of the last body.
+    pub const fn taken(&self) -> &Arc<Snapshot> {
+        &self.taken
+    }
+
+    /// The state of its channel, as of the last body.
+    pub fn status(&self) -> &Status {
+        self.taken.status(self.view.channel)
+    }
+
+    /// The snapshot tells of another state or epoch than the last body: that must not wait.
+    pub fn is_urgent(&self, newest: &Snapshot) -> bool {
+        let (old, new) = (self.status(), newest.status(self.view.channel));
+        old.changes != new.changes || old.epoch != new.epoch
+    }
+
+    /// Takes a newer snapshot and appends what it brings; returns how many bodies that made.
+    pub fn advance(&mut self, newest: Arc<Snapshot>, maker: &mut Maker<'_>) -> u32 {
+        let before = self.log.end();
+        let to_ns = std::mem::take(&mut self.pending_ns);
+        let old = *self.status();
+        let new = *newest.status(self.view.channel);
+        if old.changes == new.changes && old.epoch == new.epoch {
+            if new.state.flows() {
+                self.append_data(&newest, to_ns, maker);
+            }
+        } else {
+            self.append_transition(&old, &new, &newest, to_ns, maker);
+        }
+        self.taken = newest;
+        self.trim();
+        behind(before, self.log.end())
+    }
+
+    /// A change of state or epoch, told before anything that follows from it.
+    fn append_transition(
+        &mut self,
+        old: &Status,
+        new: &Status,
+        newest: &Arc<Snapshot>,
+        to_ns: Nanos,
+        maker: &mut Maker<'_>,
+    ) {
+        if let Some(fault) = new.fault
+            && fault.change != new.changes
+            && is_after(fault.change, old.changes)
+        {
+            self.append_fault(&fault, newest, to_ns, maker);
+        }
+        let continues = old.epoch == new.epoch && old.state.has_whole() && new.state.has_whole();
+        let data_goes_first = continues
+            && old.state.flows()
+            && (new.state == State::Live || new.state == State::Stale);
+        if data_goes_first {
+            self.append_data(newest, to_ns, maker);
+        }
+        let begins_anew = !continues && new.state.has_whole();
+        if self.view.channel == Channel::Book && begins_anew {
+            // The image that everybody gets now brings the epoch and the state.
+            self.s = version(newest, self.view.channel);
+            self.forget_whole();
+            self.log.break_chain();
+            return;
+        }
+        // A trade stays one, whatever became of the channel since.
+        if !continues && self.view.channel != Channel::Trades {
+            self.log.clear();
+        }
+        self.append_state(new, newest, to_ns, maker);
+        if begins_anew && self.view.channel == Channel::Bbo {
+            self.append_bbo(newest, to_ns, maker);
+        } else if !data_goes_first && new.state.flows() {
+            self.append_data(newest, to_ns, maker);
+        }
+    }
+
+    fn append_fault(
+        &mut self,
+        fault: &Fault,
+        newest: &Snapshot,
+        to_ns: Nanos,
+        maker: &mut Maker<'_>,
+    ) {
+        let status = Status {
+            state: fault.state,
+            why: fault.why,
+            since_ns: fault.since_ns,
+            epoch: fault.epoch,
+            ..*newest.status(self.view.channel)
+        };
+        self.append_state(&status, newest, to_ns, maker);
+    }
+
+    fn append_state(
+        &mut self,
+        status: &Status,
+        newest: &Snapshot,
+        to_ns: Nanos,
+        maker: &mut Maker<'_>,
+    ) {
+        let head = Head {
+            state: status.state,
+            epoch: status.epoch,
+            s: 0,
+            p: 0,
+            ..self.head(newest, to_ns)
+        };
+        let payload = Payload::State { why: status.why, since_ns: status.since_ns };
+        let bytes = maker.encode(&Update { head, payload });
+        let forgets = self.log.push_state(Body { bytes, s: None, p: self.s, to_ns });
+        self.states_forgotten += u64::from(forgets);
+    }
+
+    fn append_data(&mut self, newest: &Arc<Snapshot>, to_ns: Nanos, maker: &mut Maker<'_>) {
+        match self.view.channel {
+            Channel::Book => self.append_delta(newest, to_ns, maker),
+            Channel::Bbo => {
+                let (old, new) = (&self.taken.bbo, &newest.bbo);
+                let same_scales = self.taken.scales == newest.scales;
+                if !(same_scales && old.bid == new.bid && old.ask == new.ask) {
+                    self.append_bbo(newest, to_ns, maker);
+                }
+            }
+            Channel::Trades => self.append_trades(newest, to_ns, maker),
+        }
+    }
+
+    fn append_delta(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
+        if self.taken.book.changed == newest.book.changed {
+            return;
+        }
+        let mut bids = std::mem::take(&mut maker.bids);
+        let mut asks = std::mem::take(&mut maker.asks);
+        bids.clear();
+        asks.clear();
+        changes(&self.taken, newest, self.view, &mut bids, &mut asks);
+        if !(bids.is_empty() && asks.is_empty()) {
+            let head = self.head(newest, to_ns);
+            let payload = Payload::Delta { bids: &bids, asks: &asks };
+            let bytes = maker.encode(&Update { head, payload });
+            self.log.push(Body { bytes, s: Some(head.s), p: head.p, to_ns });
+            self.s = head.s;
+            self.forget_whole();
+        }
+        maker.bids = bids;
+        maker.asks = asks;
+    }
+
+    fn append_bbo(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
+        let head = self.head(newest, to_ns);
+        let payload = Payload::Bbo { bid: newest.bbo.bid, ask: newest.bbo.ask };
+        let bytes = maker.encode(&Update { head, payload });
+        // It is whole: whoever missed the one before it misses nothing.
+        self.log.clear();
+        self.forget_whole();
+        self.whole = Some(Arc::clone(&bytes));
+        self.log.push(Body { bytes, s: Some(head.s), p: head.p, to_ns });
+        self.s = head.s;
+    }
+
+    fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
+        let tail = &newest.trades.tail;
+        let lost = tail.floor().saturating_sub(self.s);
+        if lost > 0 {
+            self.append_trades_body(newest, &[], self.s + lost, to_ns, maker);
+        }
+        let mut chunk: Vec<Trade> = Vec::new();
+        for trade in tail.after(self.s) {
+            chunk.push(trade.clone());
+            if chunk.len() == BODY_TRADES_MAX {
+                self.append_trades_body(newest, &chunk, self.s + chunk.len() as u64, to_ns, maker);
+                chunk.clear();
+            }
+        }
+        if !chunk.is_empty() {
+            self.append_trades_body(newest, &chunk, self.s + chunk.len() as u64, to_ns, maker);
+        }
+    }
+
+    fn append_trades_body(
+        &mut self,
+        newest: &Snapshot,
+        trades: &[Trade],
+        s: u64,
+        to_ns: Nanos,
+        maker: &mut Maker<'_>,
+    ) {
+        let lost = s - self.s - trades.len() as u64;
+        let head = Head { s, ..self.head(newest, to_ns) };
+        let bytes = maker.encode(&Update { head, payload: Payload::Trades { trades, lost } });
+        self.log.push(Body { bytes, s: Some(s), p: self.s, to_ns });
+        self.s = s;
+    }
+
+    fn head(&self, newest: &Snapshot, to_ns: Nanos) -> Head {
+        head(newest, self.view.channel, Some(self.number), self.s, to_ns)
+    }
+
+    fn forget_whole(&mut self) {
+        let whole = self.whole.take();
+        if planted(Mutant::OldImage) {
+            self.previous_whole = whole.or(self.previous_whole.take());
+        }
+    }
+
+    /// Keeps the log within the bytes of an image, and within its limits.
+    fn trim(&mut self) {
+        if self.view.channel == Channel::Trades {
+            while let Some(oldest) = self.log.bodies.front()
+                && self.s - oldest.s.unwrap_or(oldest.p) >= LOG_TRADES as u64
+            {
+                self.log.pop_front();
+            }
+            return;
+        }
+        let bytes_max = self.whole_bytes().min(LOG_BYTES_MAX);
+        while self.log.bodies.len() > 1
+            && (self.log.bytes > bytes_max || self.log.bodies.len() > LOG_BODIES_MAX)
+        {
+            self.log.pop_front();
+        }
+    }
+
+    fn whole_bytes(&self) -> usize {
+        if let Some(whole) = &self.whole {
+            return whole.len();
+        }
+        let depth = self.view.depth.limit();
+        let book = &self.taken.book.book;
+        IMAGE_HEAD_BYTES
+            + LEVEL_BYTES * (book.bids.len().min(depth) + book.asks.len().min(depth))
+    }
+
+    /// What a reader at this position is due.
+    pub fn due(&self, position: u32) -> Due {
+        let missed = behind(position, self.log.end());
+        if missed as usize <= self.log.bodies.len() {
+            if self.view.channel == Channel::Trades
+                || !self.status().state.has_whole()
+                || missed <= 1
+            {
+                return Due::Range;
+            }
+            let bytes: usize = self.range(position).map(|body| body.bytes.len()).sum();
+            return if bytes <= self.whole_bytes() { Due::Range } else { Due::Whole };
+        }
+        match self.view.channel {
+            Channel::Trades => Due::Lost,
+            _ if self.status().state.has_whole() => Due::Whole,
+            _ => Due::StatesOnly,
+        }
+    }
+
+    /// The bodies from a position on, or from the log's beginning where that is later.
+    pub fn range(&self, position: u32) -> impl Iterator<Item = &Body> + '_ {
+        let missed = (behind(position, self.log.end()) as usize).min(self.log.bodies.len());
+        let skipped = usize::from(missed > 1 && planted(Mutant::SkipBody));
+        self.log.bodies.iter().skip(self.log.bodies.len() - missed + skipped)
+    }
+
+    /// The changes of state from a position up to where the log begins, and for a reader that gets
+    /// the whole up to the end.
+    pub fn states(&self, position: u32, until_end: bool) -> impl Iterator<Item = &Body> + '_ {
+        let end = self.log.end();
+        let until = if until_end { end } else { self.log.first };
+        self.log
+            .states
+            .iter()
+            .filter(move |(at, _)| {
+                let from_end = behind(*at, end);
+                from_end <= behind(position, end) && from_end > behind(until, end)
+            })
+            .map(|(_, body)| body)
+    }
+
+    /// The version that a reader holds at the log's beginning.
+    pub fn first_p(&self) -> u64 {
+        self.log.bodies.front().map_or(self.s, |body| body.p)
+    }
+
+    /// The whole as of the last body, encoded once: an image of a book, the newest best bid and
+    /// offer.
+    pub fn whole(&mut self, maker: &mut Maker<'_>) -> (Arc<[u8]>, bool) {
+        if let Some(old) = &self.previous_whole
+            && planted(Mutant::OldImage)
+        {
+            return (Arc::clone(old), false);
+        }
+        if let Some(whole) = &self.whole {
+            return (Arc::clone(whole), false);
+        }
+        let head = Head { s: self.s, ..self.head(&self.taken, self.taken.bbo.tr_ns) };
+        let mut bids = std::mem::take(&mut maker.bids);
+        let mut asks = std::mem::take(&mut maker.asks);
+        let payload = match self.view.channel {
+            Channel::Book => {
+                image(&self.taken, self.view.depth.limit(), &mut bids, &mut asks)
+            }
+            _ => Payload::Bbo { bid: self.taken.bbo.bid, ask: self.taken.bbo.ask },
+        };
+        let bytes = maker.encode(&Update { head, payload });
+        maker.bids = bids;
+        maker.asks = asks;
+        self.whole = Some(Arc::clone(&bytes));
+        (bytes, true)
+    }
+
+    /// A private update from an older snapshot of the same view, held at version `p`, to the last
+    /// body: for a reader that comes from another lane. `None` when nothing differs.
+    pub fn bridge(&self, from: &Snapshot, p: u64, maker: &mut Maker<'_>) -> Option<Vec<u8>> {
+        let head = Head { s: self.s, p, ..self.head(&self.taken, self.taken.book.tr_ns) };
+        let mut bids = Vec::new();
+        let mut asks = Vec::new();
+        let payload = match self.view.channel {
+            Channel::Book => {
+                changes(from, &self.taken, self.view, &mut bids, &mut asks);
+                if bids.is_empty() && asks.is_empty() {
+                    return None;
+                }
+                Payload::Delta { bids: &bids, asks: &asks }
+            }
+            Channel::Bbo => {
+                let (old, new) = (&from.bbo, &self.taken.bbo);
+                if old.bid == new.bid && old.ask == new.ask {
+                    return None;
+                }
+                Payload::Bbo { bid: new.bid, ask: new.ask }
+            }
+            Channel::Trades => return None,
+        };
+        let mut bytes = Vec::new();
+        maker.encoder.update(&Update { head, payload }, &mut bytes);
+        Some(bytes)
+    }
+
+    /// A private update with the trades after number `held` up to the last body; what is no longer
+    /// there is told as lost. At most [`BODY_TRADES_MAX`] trades.
+    pub fn trades_since(&self, held: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
+        let tail = &self.taken.trades.tail;
+        let floor = tail.floor().clamp(held, self.s);
+        let trades: Vec<Trade> = if floor > held {
+            Vec::new()
+        } else {
+            let wanted = usize::try_from(self.s - held).unwrap_or(usize::MAX);
+            tail.after(held).take(wanted.min(BODY_TRADES_MAX)).cloned().collect()
+        };
+        let lost = floor - held;
+        let s = floor + trades.len() as u64;
+        self.private_trades(held, s, &trades, lost, maker)
+    }
+
+    /// A private update that tells how many trades a reader lost: from `held` to the log's beginning.
+    pub fn trades_lost(&self, held: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
+        let s = self.first_p();
+        self.private_trades(held, s, &[], s.saturating_sub(held), maker)
+    }
+
+    fn private_trades(
+        &self,
+        held: u64,
+        s: u64,
+        trades: &[Trade],
+        lost: u64,
+        maker: &mut Maker<'_>,
+    ) -> (Vec<u8>, u64) {
+        let tr_ns = self.taken.trades.tr_ns;
+        let head = Head { s, p: held, ..self.head(&self.taken, tr_ns) };
+        let mut bytes = Vec::new();
+        maker.encoder.update(&Update { head, payload: Payload::Trades { trades, lost } }, &mut bytes);
+        (bytes, s)
+    }
+}
+
+/// The version of a channel: the instrument's, or the number of the newest trade.
+pub fn version(snapshot: &Snapshot, channel: Channel) -> u64 {
+    match channel {
+        Channel::Trades => snapshot.trades.tail.newest(),
+        _ => snapshot.version,
+    }
+}
+
+/// What an update made from this snapshot says of itself.
+pub fn head(
+    snapshot: &Snapshot,
+    channel: Channel,
+    view: Option<u32>,
+    p: u64,
+    to_ns: Nanos,
+) -> Head {
+    let status = snapshot.status(channel);
+    let (q, te_ns, tr_ns) = match channel {
+        Channel::Book => (snapshot.book.sequence, snapshot.book.te_ns, snapshot.book.tr_ns),
+        Channel::Bbo => (snapshot.bbo.sequence, snapshot.bbo.te_ns, snapshot.bbo.tr_ns),
+        Channel::Trades => (None, 0, snapshot.trades.tr_ns),
+    };
+    Head {
+        view,
+        state: status.state,
+        epoch: status.epoch,
+        s: version(snapshot, channel),
+        p,
+        q,
+        te_ns,
+        tr_ns,
+        to_ns,
+        scales: snapshot.scales,
+    }
+}
+
+/// The image of a book to a depth, in the memory given.
+pub fn image<'a>(
+    snapshot: &Snapshot,
+    depth: usize,
+    bids: &'a mut Vec<Level>,
+    asks: &'a mut Vec<Level>,
+) -> Payload<'a> {
+    let book = &snapshot.book.book;
+    bids.clear();
+    asks.clear();
+    bids.extend(book.bids.iter().take(depth));
+    asks.extend(book.asks.iter().take(depth));
+    let trusted = [book.bids.trusted_len(depth), book.asks.trusted_len(depth)];
+    Payload::Image { bids, asks, trusted }
+}
+
+fn changes(
+    old: &Snapshot,
+    new: &Snapshot,
+    view: View,
+    bids: &mut Vec<Level>,
+    asks: &mut Vec<Level>,
+) {
+    let depth = view.depth.limit();
+    side_changes(&old.book.book.bids, &new.book.book.bids, depth, bids);
+    side_changes(&old.book.book.asks, &new.book.book.asks, depth, asks);
+}

@@ -1,0 +1,86 @@
+//! The sockets of clients behind a trait, so that a shard runs the same over TCP and in a test.
+//!
+//! A shard's thread alone uses them. Nothing here blocks.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+
+use crate::limits::{SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
+
+/// A client's byte stream, which never blocks.
+pub trait Socket: Send {
+    /// Sends what fits; returns how many bytes were taken, 0 when none fits now.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Reads what is there; `None` when nothing is there now, `Some(0)` at the end of the stream.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// The descriptor to poll, where there is one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    /// Ends the connection at once, so that what the kernel still holds is not sent.
+    fn abort(&mut self) {}
+}
+
+/// A plain TCP connection.
+#[derive(Debug)]
+pub struct TcpSocket(TcpStream);
+
+impl TcpSocket {
+    /// Takes over a connection: no delay, no blocking, and a bounded buffer in the kernel, because
+    /// what a returning reader finds there is old.
+    ///
+    /// # Errors
+    /// When the options cannot be set.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_send_buffer_size(SOCKET_SEND_BYTES)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_notsent_lowat(SOCKET_UNSENT_BYTES)?;
+        Ok(Self(stream))
+    }
+}
+
+impl Socket for TcpSocket {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => return Ok(taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.0.read(buffer) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(&self.0)
+    }
+
+    fn abort(&mut self) {
+        // Best effort: the connection ends either way.
+        let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
