@@ -203,6 +203,11 @@ impl<S> Lane<S> {
         self.log.end()
     }
 
+    /// Where the log begins.
+    pub fn first(&self) -> u32 {
+        self.log.first
+    }
+
     /// The version after the last body; for trades the number of the last trade.
     pub const fn s(&self) -> u64 {
         self.s
