@@ -17,8 +17,8 @@ use tickfan_core::market::Nanos;
 /// millisecond is measured wrong by more than half a microsecond.
 pub const SLEW_PPM_MAX: i64 = 500;
 
-/// A difference is made up for as if within this time, in seconds: the rate follows from it. Several
-/// times the interval of [`Clock::discipline`], so that a late call does not overshoot.
+/// The rate is the one that would make up for a difference within this many seconds: several times
+/// the interval of [`Clock::discipline`], so that a late call does not overshoot.
 const HORIZON_S: i64 = 4;
 
 /// Nanoseconds in a second that one millionth is.
@@ -65,7 +65,7 @@ impl Clock {
         }
     }
 
-    /// Steers towards the wall clock; returns how far that is ahead of ours, in nanoseconds, for the
+    /// Steers towards the wall clock; returns by how many nanoseconds that is ahead of ours, for the
     /// metrics. To be called about once a second, from one task.
     pub fn discipline(&self) -> i64 {
         let shared = &*self.shared;
@@ -129,8 +129,8 @@ impl Correction {
         self.offset_ns + grown as i64
     }
 
-    /// The correction from `elapsed_ns` on, when the wall clock is ahead by so much: its line begins
-    /// where this one is then, and rises or falls towards the wall.
+    /// The correction from `elapsed_ns` on, when the wall clock is `ahead_ns` of ours: its line
+    /// begins where this one is then, and rises or falls towards the wall.
     fn steered(self, elapsed_ns: i64, ahead_ns: i64) -> Self {
         let rate_ppm =
             (ahead_ns / (HORIZON_S * NANOS_PER_PPM_SECOND)).clamp(-SLEW_PPM_MAX, SLEW_PPM_MAX);

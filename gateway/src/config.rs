@@ -1,5 +1,5 @@
-//! The configuration file: TOML text → a checked [`Config`], or an error that says on which line what
-//! is wrong and what to write instead.
+//! The configuration file: TOML text → a checked [`Config`], or an error that says what is wrong on
+//! which line, and what to write instead.
 //!
 //! `main` calls it once, before any thread is started. The table is walked by hand rather than
 //! derived, because only so does every complaint, also one about values that contradict each other,
@@ -581,7 +581,13 @@ mod tests {
     #[test]
     fn what_is_left_out_has_defaults() {
         let config = parse(
-            r#"feed = [{ venue = "sim", symbols = ["*"], url = "ws://sim:1", rest_url = "http://sim:1" }]"#,
+            r#"
+            [[feed]]
+            venue = "sim"
+            symbols = ["*"]
+            url = "ws://sim:1"
+            rest_url = "http://sim:1"
+            "#,
         )
         .unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");

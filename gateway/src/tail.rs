@@ -91,10 +91,10 @@ enum TailError {
     #[error("{0:?} is no URL of a gateway; write one like ws://127.0.0.1:8080/v1/stream")]
     Url(String),
     #[error(
-        "cannot connect to {url} ({cause}); start a gateway with `tickfan`, or name another with --url"
+        "cannot connect to {url} ({cause}); start a gateway with `tickfan`, or name one with --url"
     )]
     Connect { url: String, cause: String },
-    #[error("{url} is not the stream of a gateway ({cause}); its path is {STREAM_PATH}")]
+    #[error("{url} refuses the connection ({cause}); a gateway serves its stream at {STREAM_PATH}")]
     Handshake { url: String, cause: WebSocketError },
     #[error("{symbol}: {words}")]
     Refused { symbol: String, words: String },
@@ -539,7 +539,8 @@ mod tests {
             "01:01:01.000002 sim:A image  100 x 1 | -  1+0 levels, live  age -/- ms\n\
              01:01:01.000002 sim:A state  stale: venue_silent, epoch 17\n\
              01:01:01.000002 sim:A state  live: venue_silent, epoch 17  LATE\n\
-             01:01:01.000002 sim:A delta  99.5 x 1 | -  1+0 levels, 2 changed  age -/- ms  merged 6\n"
+             01:01:01.000002 sim:A delta  99.5 x 1 | -  1+0 levels, 2 changed  age -/- ms  \
+             merged 6\n"
         );
         // The same in the words of the protocol, and no change while the venue is silent.
         let told = tail(&[HELLO, ACK, &frames[0], &frames[1]], |options| options.json = true).await;
