@@ -28,7 +28,7 @@ pub mod shard;
 
 use connection::{Cause, Connection, Phase};
 use shard::{Shard, ShardOptions};
-use socket::{Socket, TcpSocket};
+use socket::TcpSocket;
 
 use crate::clock::Clock;
 use crate::limits::{INSTRUMENTS_MAX, MILLI_NS, SHARD_COMMANDS_MAX};

@@ -10,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 
 use crate::book::Book;
-use crate::market::{Channel, Instrument, InstrumentId, Level, Nanos, Scales, State, Venue, Why};
+use crate::market::{
+    Channel, Instrument, InstrumentId, Level, Listing, Nanos, Scales, State, Venue, Why,
+};
 
 pub mod marks;
 pub mod tail;

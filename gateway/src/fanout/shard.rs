@@ -13,7 +13,6 @@ use tickfan_core::market::{Channel, InstrumentId, Nanos};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 use tickfan_core::view::{BUDGETS_MS, BudgetClass, View};
-use tickfan_core::wire::Encoder;
 use tickfan_core::wire::json::Json;
 use tickfan_core::wire::message::{Control, HelloLimits};
 use tickfan_core::ws;
