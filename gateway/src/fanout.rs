@@ -105,9 +105,7 @@ impl ShardHandle {
             watchdog: Arc::clone(&watchdog),
             polled: HashMap::new(),
         };
-        std::thread::Builder::new()
-            .name(format!("shard-{id}"))
-            .spawn(move || driver.run())?;
+        std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || driver.run())?;
         Ok(Self { commands, poller, marks, load, watchdog })
     }
 
@@ -249,7 +247,9 @@ impl Driver {
             let wanted = (connection.may_read() || is_closing, connection.is_blocked());
             let watched = match self.polled.insert(key, wanted) {
                 Some(watched) if watched == wanted => Ok(()),
-                Some(_) => self.poller.modify_with_mode(tcp, interest(key, wanted), PollMode::Level),
+                Some(_) => {
+                    self.poller.modify_with_mode(tcp, interest(key, wanted), PollMode::Level)
+                }
                 None => socket::watch(&self.poller, tcp, interest(key, wanted)),
             };
             if let Err(error) = watched {

@@ -1,6 +1,7 @@
 //! The binary `tickfan`: reads the command line, starts the gateway or the client, and turns signals
 //! and errors into exit codes.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("TICKFAN_LOG")
                 .unwrap_or_else(|_| "info".into()),

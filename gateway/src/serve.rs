@@ -102,9 +102,7 @@ pub fn start(config: Config) -> Result<Running> {
     drop(door_entered);
 
     let shards: Arc<[ShardHandle]> = (0..config.shards as u32)
-        .map(|id| {
-            ShardHandle::spawn(id, Arc::clone(&registry), Arc::clone(&stats), clock.clone())
-        })
+        .map(|id| ShardHandle::spawn(id, Arc::clone(&registry), Arc::clone(&stats), clock.clone()))
         .collect::<std::io::Result<_>>()
         .context("cannot start a shard")?;
 
@@ -196,11 +194,7 @@ fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
 }
 
-fn run_until_stopped(
-    name: &str,
-    runtime: Runtime,
-    mut stopped: watch::Receiver<()>,
-) -> Result<()> {
+fn run_until_stopped(name: &str, runtime: Runtime, mut stopped: watch::Receiver<()>) -> Result<()> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
@@ -317,8 +311,7 @@ impl FeedTask {
         };
         let mut instruments = Vec::with_capacity(entries.len());
         for entry in entries {
-            let listing =
-                listings.iter().find(|listing| listing.native == entry.instrument.native);
+            let listing = listings.iter().find(|listing| listing.native == entry.instrument.native);
             if let Some(listing) = listing {
                 entry.set_listing(listing.clone());
             } else if !listings.is_empty() {

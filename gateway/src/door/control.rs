@@ -27,10 +27,8 @@ const TRADES_DEFAULT: usize = 100;
 /// `GET /v1/instruments?match=*`
 pub(super) fn instruments(registry: &Registry, request: &Request<Incoming>) -> Answer {
     let pattern = parameter(request, "match").unwrap_or_else(|| "*".to_owned());
-    let found: Vec<_> = matching(&registry.table(), &pattern)
-        .iter()
-        .map(|entry| instrument_info(entry))
-        .collect();
+    let found: Vec<_> =
+        matching(&registry.table(), &pattern).iter().map(|entry| instrument_info(entry)).collect();
     http::json(StatusCode::OK, serde_json::json!({ "instruments": found }).to_string())
 }
 

@@ -52,9 +52,7 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
     let (parts, _) = upgraded.into_parts();
     let mut answer = Response::from_parts(parts, Full::<Bytes>::default());
     if let Some(subprotocol) = subprotocol {
-        answer
-            .headers_mut()
-            .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
     answer
 }
@@ -103,9 +101,7 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
         _ => {
             let message = "expected Sec-WebSocket-Version: 13";
             let mut answer = self::refuse(StatusCode::UPGRADE_REQUIRED, message);
-            answer
-                .headers_mut()
-                .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+            answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
             return Err(Box::new(answer));
         }
     }

@@ -414,7 +414,7 @@ mod tests {
         taken: Vec<u8>,
     }
 
-    impl Socket for std::sync::Arc<std::sync::Mutex<Narrow>> {
+    impl Socket for Arc<std::sync::Mutex<Narrow>> {
         fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let mut narrow = self.lock().unwrap();
             let count = bytes.len().min(narrow.room);

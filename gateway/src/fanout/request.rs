@@ -10,11 +10,11 @@ use tickfan_core::decimal::write_decimal;
 use tickfan_core::market::{Channel, Nanos};
 use tickfan_core::snapshot::{Entry, Table};
 use tickfan_core::view::{BudgetClass, View};
+use tickfan_core::wire::FrameHead;
 use tickfan_core::wire::message::{
     Control, ErrorCode, InstrumentInfo, Op, Refusal, Request, Subscribe, SubscribedView,
     SymbolResult, quoted,
 };
-use tickfan_core::wire::FrameHead;
 use tickfan_core::ws::{self, Incoming};
 
 use super::ConnectionKey;
@@ -27,10 +27,8 @@ use crate::limits::{
 };
 
 /// What the frames of a client may be.
-pub(super) const CLIENT_LIMITS: ws::Limits = ws::Limits {
-    message_bytes_max: CLIENT_MESSAGE_BYTES_MAX,
-    fragments_max: CLIENT_FRAGMENTS_MAX,
-};
+pub(super) const CLIENT_LIMITS: ws::Limits =
+    ws::Limits { message_bytes_max: CLIENT_MESSAGE_BYTES_MAX, fragments_max: CLIENT_FRAGMENTS_MAX };
 
 /// Requests with more symbols than this get no suggestions for those that are unknown.
 const SUGGESTIONS_MAX: usize = 4;
@@ -369,11 +367,8 @@ impl Shard {
         };
         let (view, old_class, entry) = (lane.view, lane.class, Arc::clone(&lane.entry));
         let symbol = entry.instrument.symbol.to_string();
-        let now_in = if old_class == budget {
-            lane_key
-        } else {
-            self.move_to(key, view, budget, &entry)
-        };
+        let now_in =
+            if old_class == budget { lane_key } else { self.move_to(key, view, budget, &entry) };
         let held = self
             .connections
             .get(key)

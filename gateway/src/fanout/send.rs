@@ -81,8 +81,7 @@ impl Frames {
     /// sent between the updates and the tail, which the caller then sends by itself.
     fn finish(&mut self, n: u64, ts_ns: Nanos, encoder: &dyn Encoder, shared_bytes: Option<usize>) {
         self.head.clear();
-        let head =
-            FrameHead { n, ts_ns, late: &self.late, late_ns: self.late_ns };
+        let head = FrameHead { n, ts_ns, late: &self.late, late_ns: self.late_ns };
         encoder.frame_head(&head, &mut self.head);
         let tail = encoder.frame_tail();
         let updates_bytes = self.bytes.len() - self.updates_at;
@@ -174,8 +173,7 @@ impl Shard {
         if let Some(connection) = self.connections.get(key) {
             seats.extend(first);
             seats.extend(connection.seats.iter().copied().filter(|seat| {
-                Some(*seat) != first
-                    && self.seats.get(*seat).is_some_and(|seat| seat.may_join(now))
+                Some(*seat) != first && self.seats.get(*seat).is_some_and(|seat| seat.may_join(now))
             }));
         }
         if !seats.is_empty() {
@@ -411,12 +409,7 @@ impl Filling<'_> {
         Served::All
     }
 
-    fn whole(
-        &mut self,
-        seated: &mut Seated,
-        lane: &mut Lane<Subscriber>,
-        wants: Wants,
-    ) -> Served {
+    fn whole(&mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>, wants: Wants) -> Served {
         if self.is_full() {
             seated.wants = wants;
             return Served::Full;
@@ -428,8 +421,7 @@ impl Filling<'_> {
         if is_new {
             self.judge.stats.wholes.inc();
         }
-        let oldest_ns =
-            if matches!(wants, Wants::First) { 0 } else { seated.oldest_ns };
+        let oldest_ns = if matches!(wants, Wants::First) { 0 } else { seated.oldest_ns };
         if bytes.len() > BODY_BYTES_SHARED {
             if self.frames.count > 0 {
                 seated.wants = wants;

@@ -487,12 +487,7 @@ impl Shard {
     }
 
     /// Finds or makes the lane of a view at a budget.
-    pub(super) fn lane(
-        &mut self,
-        view: View,
-        class: BudgetClass,
-        entry: &Arc<Entry>,
-    ) -> LaneKey {
+    pub(super) fn lane(&mut self, view: View, class: BudgetClass, entry: &Arc<Entry>) -> LaneKey {
         if let Some(key) = self.lane_of.get(&(view, class)) {
             return *key;
         }
@@ -551,9 +546,7 @@ impl Shard {
         let (class, number, position) = (lane.class, lane.view.number(), lane.end());
         let is_news = match &wants {
             Wants::Log => false,
-            Wants::First | Wants::Whole if lane.view.channel == Channel::Trades => {
-                held < lane.s()
-            }
+            Wants::First | Wants::Whole if lane.view.channel == Channel::Trades => held < lane.s(),
             Wants::First | Wants::Whole => lane.status().state.has_whole(),
             Wants::Bridge(_) => true,
         };
