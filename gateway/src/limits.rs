@@ -56,10 +56,14 @@ pub const CONNECT_TIMEOUT_NS: Nanos = 10 * SECOND_NS;
 /// Pause between two subscription messages: Binance spot allows 5 client messages a second.
 pub const SUBSCRIBE_SPACING_NS: Nanos = 250 * MILLI_NS;
 
+/// Texts that wait to be sent to a venue within its limit of messages; with more the connection is
+/// made anew.
+pub const VENUE_TEXTS_MAX: usize = 1_024;
+
 /// REST requests waiting for their turn, over all venues: one per instrument can be under way.
 pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
 
-/// REST responses parsed and not yet taken by a session. A full queue makes the REST thread wait.
+/// Images parsed and not yet taken by their session. A full queue makes the REST thread wait.
 pub const REST_RESULTS_MAX: usize = 16;
 
 /// REST requests under way at once: more would only queue at the venue.

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use feed_sim::market::MarketOptions;
-use tickfan_core::market::{Channel, Listing, Nanos, State, Why};
+use tickfan_core::market::{Channel, Listing, Nanos, Scales, State, Why};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::clock::Clock;
@@ -32,7 +33,7 @@ use crate::limits::{
     INSTRUMENTS_MAX, REST_QUEUE_MAX, REST_RESULTS_MAX, SECOND_NS,
 };
 use crate::stats::{SharedStats, Stats};
-use crate::venue;
+use crate::venue::{self, Subscription};
 
 /// Epochs begin at the seconds since 2020-01-01.
 const EPOCH_ORIGIN_S: u64 = 1_577_836_800;
@@ -306,7 +307,7 @@ impl FeedTask {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(venue = venue.name(), %error, "the feed is given up");
-                return;
+                Vec::new()
             }
         };
         let mut instruments = Vec::with_capacity(entries.len());
@@ -321,10 +322,57 @@ impl FeedTask {
             }
             instruments.push((entry, listing.map(Listing::scales)));
         }
-        let stats = self.stats.feed(venue);
-        let mut feed = Feed::new(FeedOptions {
+        self.run_sessions(instruments).await;
+        // Nothing is left to be done, and nothing is stuck.
+        match tick(&self.watchdog, &self.clock).await {}
+    }
+
+    /// Runs a session for as many instruments as one connection carries; a panic in one ends all.
+    async fn run_sessions(&self, instruments: Vec<(Arc<Entry>, Option<Scales>)>) {
+        let venue = self.config.venue;
+        let endpoints = venue::endpoints(venue);
+        let (image_requests, requests) = mpsc::channel(REST_QUEUE_MAX);
+        let decoder = venue::decoder(
             venue,
-            instruments,
+            Subscription { instruments: Vec::new(), depth: self.config.depth, trades: None },
+        );
+        let fetcher = ImageFetcher {
+            connector: self.connector.clone(),
+            address: self.addresses.rest.clone(),
+            decode: decoder.image_decoder(),
+            images_per_minute: endpoints.images_per_minute,
+            clock: self.clock.clone(),
+        };
+        self.rest.spawn(fetcher.run(requests));
+        let mut sessions = JoinSet::new();
+        for instruments in instruments.chunks(endpoints.instruments_per_connection) {
+            let feed = self.feed(instruments);
+            let (image_reply, image_results) = mpsc::channel(REST_RESULTS_MAX);
+            let session = Session {
+                connector: self.connector.clone(),
+                address: self.addresses.stream.clone(),
+                image_requests: image_requests.clone(),
+                image_reply,
+                image_results,
+                clock: self.clock.clone(),
+                watchdog: Arc::clone(&self.watchdog),
+            };
+            sessions.spawn(session.run(feed));
+        }
+        while let Some(ended) = sessions.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+
+    fn feed(&self, instruments: &[(Arc<Entry>, Option<Scales>)]) -> Feed {
+        let stats = self.stats.feed(self.config.venue);
+        let mut feed = Feed::new(FeedOptions {
+            venue: self.config.venue,
+            instruments: instruments.to_vec(),
             depth: self.config.depth,
             trades: self.config.trades,
             marks: self.marks.clone(),
@@ -335,25 +383,7 @@ impl FeedTask {
             stats.restarts.inc();
             feed.on_disconnected(Why::FeedRestarted, self.clock.now());
         }
-        let (image_requests, requests) = mpsc::channel(REST_QUEUE_MAX);
-        let (results, image_results) = mpsc::channel(REST_RESULTS_MAX);
-        let fetcher = ImageFetcher {
-            connector: self.connector.clone(),
-            address: self.addresses.rest.clone(),
-            decode: feed.decoder().image_decoder(),
-            images_per_minute: venue::endpoints(venue).images_per_minute,
-            clock: self.clock.clone(),
-        };
-        self.rest.spawn(fetcher.run(requests, results));
-        let session = Session {
-            connector: self.connector,
-            address: self.addresses.stream,
-            image_requests,
-            image_results,
-            clock: self.clock,
-            watchdog: self.watchdog,
-        };
-        session.run(feed).await;
+        feed
     }
 
     /// The venue's instrument list; empty where it has none, or where it cannot be had and the

@@ -322,7 +322,9 @@ impl Shard {
             }
             _ => lane.s(),
         };
-        self.sit(key, lane_key, held, Wants::First);
+        let begins_even = subscribe.channel == Channel::Trades && held == lane.s();
+        let wants = if begins_even { Wants::Log } else { Wants::First };
+        self.sit(key, lane_key, held, wants);
         match self.subscribed(lane_key, held) {
             Some(subscribed) => SymbolResult::accepted(symbol, subscribed),
             None => SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned()),

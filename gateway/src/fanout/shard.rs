@@ -657,7 +657,10 @@ impl Shard {
         match connection.phase {
             Phase::Closing(at_ns) | Phase::Draining(at_ns) if now < at_ns => return at_ns,
             Phase::Closing(_) => {
-                connection.socket.abort();
+                // What the socket has not taken by now would be old.
+                if connection.is_blocked() {
+                    connection.socket.abort();
+                }
                 self.remove(key);
                 return Nanos::MAX;
             }
@@ -674,8 +677,7 @@ impl Shard {
         }
         let mut next_ns = connection.read_ns.max(connection.pinged_ns) + PING_EVERY_NS;
         if now >= next_ns {
-            let took_since = connection.taken_ns > connection.pinged_ns
-                && connection.frame_sent_ns > connection.pinged_ns;
+            let took_since = connection.taken_ns > connection.pinged_ns;
             if connection.pings_unanswered >= PINGS_UNANSWERED_MAX && !took_since {
                 self.close(key, Cause::Silent, "no answer to pings");
                 return now + CLOSE_LINGER_NS;

@@ -102,6 +102,8 @@ pub struct ImageRequest {
     pub instrument: InstrumentId,
     /// Where.
     pub path: String,
+    /// Who wants it.
+    pub reply: mpsc::Sender<ImageResult>,
 }
 
 /// An image that was fetched and decoded, or `None` when it failed.
@@ -113,7 +115,7 @@ pub struct ImageResult {
     pub image: Option<EventBatch>,
 }
 
-/// Fetches the images of one feed.
+/// Fetches the images of one feed, over all of its connections.
 pub struct ImageFetcher {
     /// Makes the connections.
     pub connector: Connector,
@@ -134,12 +136,8 @@ impl std::fmt::Debug for ImageFetcher {
 }
 
 impl ImageFetcher {
-    /// Serves requests until the session is gone.
-    pub async fn run(
-        self,
-        mut requests: mpsc::Receiver<ImageRequest>,
-        results: mpsc::Sender<ImageResult>,
-    ) {
+    /// Serves requests until every session is gone.
+    pub async fn run(self, mut requests: mpsc::Receiver<ImageRequest>) {
         let fetcher = Arc::new(self);
         let under_way = Arc::new(Semaphore::new(REST_CONCURRENT_MAX));
         let mut allowance = Allowance::full(fetcher.images_per_minute, fetcher.clock.now());
@@ -157,12 +155,12 @@ impl ImageFetcher {
             }
             let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
             let fetcher = Arc::clone(&fetcher);
-            let results = results.clone();
             let ban_sender = ban_sender.clone();
             tokio::spawn(async move {
                 let image = fetcher.fetch(&request, &ban_sender).await;
                 // The session may be gone: then nobody misses the image.
-                let _ = results.send(ImageResult { instrument: request.instrument, image }).await;
+                let result = ImageResult { instrument: request.instrument, image };
+                let _ = request.reply.send(result).await;
                 drop(permit);
             });
         }

@@ -66,6 +66,8 @@ const SPOT: Market = Market {
         instruments_path: Some("/api/v3/exchangeInfo"),
         // 6,000 of request weight a minute, 250 for the deepest image.
         images_per_minute: 12,
+        // 1,024 streams on a connection, three an instrument.
+        instruments_per_connection: 340,
     },
     depth_path: "/api/v3/depth",
     depth_limit_max: 5000,
@@ -83,6 +85,7 @@ const USDM: Market = Market {
         instruments_path: Some("/fapi/v1/exchangeInfo"),
         // 2,400 of request weight a minute, 20 for the deepest image.
         images_per_minute: 60,
+        instruments_per_connection: 340,
     },
     depth_path: "/fapi/v1/depth",
     depth_limit_max: 1000,
