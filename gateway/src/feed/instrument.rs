@@ -477,7 +477,11 @@ impl InstrumentFeed {
         self.next.scales = scales;
         if self.next.version > 0 {
             for channel in Channel::ALL {
+                // No epoch ends unannounced: what was held is told to be void, then comes anew.
+                let state = self.next.status(*channel).state;
+                self.turn(*channel, State::Gap, Why::ScaleChange, now);
                 self.next.status_mut(*channel).begin_epoch();
+                self.turn(*channel, state, Why::ScaleChange, now);
                 self.touch(*channel, now);
             }
         }
