@@ -1,6 +1,6 @@
 //! HTTP answers and the server that the door and the admin listener share.
 //!
-//! Runs on the door's thread. One request per connection is read, within the limits of `limits.rs`.
+//! Runs on the door's thread. Requests are read within the limits of `limits.rs`.
 
 use std::convert::Infallible;
 use std::future::Future;

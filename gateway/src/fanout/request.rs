@@ -23,18 +23,12 @@ use super::seat::{Seated, Wants};
 use super::shard::Shard;
 use crate::limits::{
     CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, IMAGE_REQUEST_NS, INSTRUMENTS_PER_ANSWER,
-    MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX,
+    MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX, SUGGESTIONS_MAX, SYMBOL_BYTES_MAX,
 };
 
 /// What the frames of a client may be.
 pub(super) const CLIENT_LIMITS: ws::Limits =
     ws::Limits { message_bytes_max: CLIENT_MESSAGE_BYTES_MAX, fragments_max: CLIENT_FRAGMENTS_MAX };
-
-/// Requests with more symbols than this get no suggestions for those that are unknown.
-const SUGGESTIONS_MAX: usize = 4;
-
-/// A longer name than this is none.
-const SYMBOL_BYTES_MAX: usize = 64;
 
 /// A request that is being carried out.
 #[derive(Debug)]
@@ -237,6 +231,18 @@ impl Shard {
                     && (connection.work.is_some() || !connection.unread.is_empty())
             });
         };
+        if !connection.places.is_empty() {
+            // What the present subscriptions are owed comes before the answer that changes them.
+            self.send_owed(key);
+            match self.connections.get_mut(key) {
+                Some(connection) if !connection.may_send() => {
+                    connection.work = Some(work);
+                    return false;
+                }
+                Some(_) => {}
+                None => return false,
+            }
+        }
         let rest = self.work_part(key, work);
         let has_more = rest.is_some();
         if let Some(connection) = self.connections.get_mut(key) {
@@ -383,7 +389,7 @@ impl Shard {
         }
     }
 
-    /// Sends what the old lane has, takes the newest into the new lane, and bridges.
+    /// Takes the newest into the new lane, and bridges from what the old one has sent.
     fn move_to(
         &mut self,
         key: ConnectionKey,
@@ -392,10 +398,6 @@ impl Shard {
         entry: &Arc<Entry>,
     ) -> super::LaneKey {
         let number = view.number();
-        // What the old lane still owes goes out first, whatever its pace.
-        if let Some(place) = self.connections.get(key).and_then(|c| c.place(number)) {
-            self.send(key, Some(place.seat));
-        }
         let now = self.now();
         // The old lane may end with its last subscriber: what it held must not.
         let old_taken = self
@@ -516,14 +518,12 @@ fn wants_image(seated: &Seated, lane: &super::lane::Lane<super::shard::Subscribe
         && matches!(seated.wants, Wants::Log | Wants::Bridge(_))
 }
 
-/// What the symbols of a request name: `venue:*` stands for all of a venue. The list is cut a little
-/// beyond what a connection may hold.
+/// What the symbols of a request name: `venue:*` stands for all of a venue, up to one more than a
+/// connection may hold, which is then refused as such.
 fn targets(table: &Table, symbols: Vec<String>) -> Vec<(String, Option<Arc<Entry>>)> {
     let mut targets = Vec::new();
     for symbol in symbols {
-        if targets.len() > SUBSCRIPTIONS_MAX {
-            break;
-        }
+        let room = (SUBSCRIPTIONS_MAX + 1).saturating_sub(targets.len());
         match symbol.strip_suffix(":*") {
             Some(venue) => {
                 let before = targets.len();
@@ -532,10 +532,10 @@ fn targets(table: &Table, symbols: Vec<String>) -> Vec<(String, Option<Arc<Entry
                         .entries()
                         .iter()
                         .filter(|entry| entry.instrument.venue.name() == venue)
-                        .take(SUBSCRIPTIONS_MAX + 1)
+                        .take(room)
                         .map(|e| (e.instrument.symbol.to_string(), Some(Arc::clone(e)))),
                 );
-                if targets.len() == before {
+                if targets.len() == before && room > 0 {
                     targets.push((symbol, None));
                 }
             }

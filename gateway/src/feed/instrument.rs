@@ -16,16 +16,13 @@ use tickfan_core::snapshot::{Entry, Snapshot};
 
 use super::sequencer::{Sequencer, Verdict};
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX,
-    RECOVERED_AFTER_NS,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, FIRST_SCALE_MAX, IMAGE_BUFFER_EVENTS_MAX,
+    IMAGE_BUFFER_LEVELS_MAX, RECOVERED_AFTER_NS,
 };
 #[cfg(test)]
 use crate::mutant::{Mutant, planted};
 use crate::stats::FeedStats;
 use crate::venue::Checksum;
-
-/// Digits behind the point that an instrument without a listing begins with at most.
-const FIRST_SCALE_MAX: u8 = 8;
 
 /// What a venue's books need besides its events.
 #[derive(Debug, Clone, Copy)]

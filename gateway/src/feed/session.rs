@@ -26,11 +26,8 @@ use super::{Feed, Request};
 use crate::clock::Clock;
 use crate::limits::{
     BACKOFF_FIRST_NS, BACKOFF_MAX_NS, CONNECT_TIMEOUT_NS, MILLI_NS, RECOVERED_AFTER_NS,
-    SUBSCRIBE_SPACING_NS, VENUE_MESSAGE_BYTES_MAX, VENUE_TEXTS_MAX,
+    SLEEP_NS_MAX, SUBSCRIBE_SPACING_NS, VENUE_MESSAGE_BYTES_MAX, VENUE_TEXTS_MAX,
 };
-
-/// The longest sleep of a session: its watchdog ticks at least this often.
-const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 
 /// Why a connection to a venue ended.
 #[derive(Debug, thiserror::Error)]
