@@ -88,6 +88,7 @@ pub struct InstrumentFeed {
     unpublished_ns: [Nanos; Channel::ALL.len()],
     /// History was lost: the next good value begins an epoch. By channel.
     broken: [bool; Channel::ALL.len()],
+    /// The scales are those of the listing, of an image, or of an earlier run.
     scales_known: bool,
     /// Digits that the venue writes, for its checksum.
     digits: Scales,
@@ -441,6 +442,14 @@ impl InstrumentFeed {
         }
     }
 
+    /// Before the image of an instrument without a listing, the first numbers that come stand for the
+    /// scales: they are trimmed, and the image tells how finely the venue writes.
+    fn guess_scales(&mut self, sides: [&[LevelChange]; 2]) {
+        if !self.scales_known && self.next.version == 0 {
+            self.next.scales = finest(sides);
+        }
+    }
+
     /// Expresses everything held in finer units: the values stay, and every channel begins an epoch.
     fn grow_scales(&mut self, finer: Scales, now: Nanos) -> bool {
         let old = self.next.scales;
@@ -551,9 +560,15 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) -> Result<(), Why> {
-        if !self.scales_known {
-            self.next.scales = first_scales(event, sides);
-            self.scales_known = true;
+        if !std::mem::replace(&mut self.scales_known, true) {
+            let first = first_scales(event, sides);
+            let old = self.next.scales;
+            if self.next.version == 0 {
+                self.next.scales = first;
+            } else if first.px > old.px || first.qty > old.qty {
+                // Where it cannot be, what follows will show whether it must be.
+                self.grow_scales(first, now);
+            }
         }
         self.read_levels(sides, now, context)?;
         let mut book = Book::default();
@@ -664,12 +679,7 @@ impl InstrumentFeed {
             return;
         }
         let sides = [std::slice::from_ref(&event.bid), std::slice::from_ref(&event.ask)];
-        if !self.scales_known {
-            // The first numbers of an instrument without a listing: they are trimmed, and the image
-            // that follows may still bring finer ones.
-            self.next.scales = finest(sides);
-            self.scales_known = true;
-        }
+        self.guess_scales(sides);
         if let Err(why) = self.read_levels(sides, now, context) {
             context.stats.malformed.inc();
             self.lose(Channel::Bbo, why, now, 0);
@@ -692,10 +702,7 @@ impl InstrumentFeed {
         let mut any = false;
         for print in &batch.trades[event.trades.clone()] {
             let sides = [&[LevelChange { px: print.px, qty: print.qty }][..], &[]];
-            if !self.scales_known {
-                self.next.scales = finest(sides);
-                self.scales_known = true;
-            }
+            self.guess_scales(sides);
             if let Err(why) = self.read_levels(sides, now, context) {
                 context.stats.malformed.inc();
                 self.lose(Channel::Trades, why, now, 0);
