@@ -236,9 +236,17 @@ impl InstrumentFeed {
     }
 
     /// A channel is known to be wrong: it is marked, and for the book an image is wanted.
-    pub fn lose(&mut self, channel: Channel, why: Why, now: Nanos, jitter: u64) {
+    pub fn lose(&mut self, channel: Channel, why: Why, now: Nanos, context: &mut Context<'_>) {
+        if self.want == ImageWant::Never {
+            // The venue does not serve it: nothing of it can be wrong, and nothing is asked for.
+            return;
+        }
         match channel {
-            Channel::Book => self.lose_book(why, now, jitter),
+            Channel::Book => {
+                let jitter = context.jitter();
+                self.lose_book(why, now, jitter);
+                self.mirror_book_status(now, context.rules);
+            }
             // The next message of these is whole again.
             Channel::Bbo | Channel::Trades => {
                 self.broken[channel.index()] = true;
@@ -344,9 +352,7 @@ impl InstrumentFeed {
             Why::ScaleChange | Why::MalformedMessage => context.stats.malformed.inc(),
             _ => context.stats.gaps.inc(),
         };
-        let jitter = context.jitter();
-        self.lose_book(why, now, jitter);
-        self.mirror_book_status(now, context.rules);
+        self.lose(Channel::Book, why, now, context);
     }
 
     /// Where the best bid and offer hangs on the book, it shares the book's trouble.
@@ -682,7 +688,7 @@ impl InstrumentFeed {
         self.guess_scales(sides);
         if let Err(why) = self.read_levels(sides, now, context) {
             context.stats.malformed.inc();
-            self.lose(Channel::Bbo, why, now, 0);
+            self.lose(Channel::Bbo, why, now, context);
             return;
         }
         let best = |levels: &[Level]| levels.first().copied().filter(|level| level.qty.0 > 0);
@@ -705,7 +711,7 @@ impl InstrumentFeed {
             self.guess_scales(sides);
             if let Err(why) = self.read_levels(sides, now, context) {
                 context.stats.malformed.inc();
-                self.lose(Channel::Trades, why, now, 0);
+                self.lose(Channel::Trades, why, now, context);
                 continue;
             }
             if let (true, TradeId::Number(id)) = (event.consecutive_ids, &print.id) {
