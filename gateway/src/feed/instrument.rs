@@ -173,6 +173,8 @@ impl InstrumentFeed {
     pub fn begin(&mut self, at: Nanos) {
         self.want = ImageWant::At(at);
         self.has_asked = false;
+        // The pauses between connections are the session's.
+        self.attempts = 0;
     }
 
     /// The venue confirmed a subscription.
