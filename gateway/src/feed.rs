@@ -274,15 +274,13 @@ impl Feed {
             Some((id, channel)) => {
                 if let Some(place) = self.place(id) {
                     self.with(place, |instrument, _, context| {
-                        let jitter = context.jitter();
-                        instrument.lose(channel, Why::MalformedMessage, now, jitter);
+                        instrument.lose(channel, Why::MalformedMessage, now, context);
                     });
                 }
             }
             None => self.with_all(|instrument, context| {
                 for channel in Channel::ALL {
-                    let jitter = context.jitter();
-                    instrument.lose(*channel, Why::MalformedMessage, now, jitter);
+                    instrument.lose(*channel, Why::MalformedMessage, now, context);
                 }
             }),
         }

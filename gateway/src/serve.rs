@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, FeedConfig, Symbols};
 use crate::door::Door;
 use crate::fanout::ShardHandle;
-use crate::feed::rest::{self, ImageFetcher};
+use crate::feed::rest::{self, ImageFetcher, RestError};
 use crate::feed::session::Session;
 use crate::feed::tls::{Address, Connector};
 use crate::feed::{Feed, FeedOptions};
@@ -425,7 +425,14 @@ impl FeedTask {
                         venue = venue.name(), error = %format!("{error:#}"),
                         "no instrument list yet; it is asked for again"
                     );
-                    tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
+                    let asked_ns = error
+                        .downcast_ref::<RestError>()
+                        .and_then(RestError::retry_after_ns)
+                        .unwrap_or(0);
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_nanos(pause_ns.max(asked_ns))) => {}
+                        never = tick(&self.watchdog, &self.clock) => match never {},
+                    }
                     pause_ns = (2 * pause_ns).min(BACKOFF_MAX_NS);
                 }
             }

@@ -19,10 +19,9 @@ use tickfan_core::wire::Encoder;
 use tickfan_core::wire::json::Json;
 use tickfan_core::wire::message::ErrorCode;
 use tickfan_core::ws;
-use tokio::net::TcpStream;
 
 use super::Door;
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, StrictStream};
 
 /// The only version of the WebSocket protocol.
 const VERSION: &str = "13";
@@ -67,11 +66,11 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
 
 /// Takes the socket out of the HTTP server and gives it to a shard.
 fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<StrictStream>>() else {
         tracing::error!("the upgraded stream is not the one that was accepted");
         return;
     };
-    let stream = match parts.io.into_inner().into_std() {
+    let stream = match parts.io.into_inner().into_inner().into_std() {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a client left during its upgrade");

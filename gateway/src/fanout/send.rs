@@ -343,9 +343,17 @@ impl Filling<'_> {
                     return Served::Full;
                 }
                 self.push_states(seated, lane);
-                if let Some(bytes) = lane.bridge(&from, seated.held, self.maker) {
-                    self.push(&bytes, seated.oldest_ns);
-                    self.settle(seated, lane.s());
+                match lane.bridge(&from, seated.held, self.maker) {
+                    Some(bytes) => {
+                        self.push(&bytes, seated.oldest_ns);
+                        self.settle(seated, lane.s());
+                    }
+                    // Nothing differs yet, but the lane counts from a later version than the client
+                    // holds: what comes next has to be bridged as well.
+                    None if seated.held != lane.s() => {
+                        seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
+                    }
+                    None => {}
                 }
                 seated.position = lane.end();
                 seated.oldest_ns = 0;

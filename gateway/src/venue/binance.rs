@@ -108,9 +108,12 @@ const COINM: Market = Market {
     ..USDM
 };
 
-/// The simulator has no address of its own: it is told where it listens.
-const SIM: Market =
-    Market { endpoints: Endpoints { stream: "", rest: "", ..SPOT.endpoints }, ..SPOT };
+/// The simulator has no address of its own: it is told where it listens. Nor has it anything to be
+/// protected from: hundreds of its symbols are to be live at once.
+const SIM: Market = Market {
+    endpoints: Endpoints { stream: "", rest: "", images_per_minute: 60_000, ..SPOT.endpoints },
+    ..SPOT
+};
 
 /// The market of a venue; `venue.rs` calls this file for these four only.
 const fn market(venue: Venue) -> &'static Market {
