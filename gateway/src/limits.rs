@@ -63,6 +63,10 @@ pub const VENUE_TEXTS_MAX: usize = 1_024;
 /// Digits behind the point that an instrument without a listing begins with at most.
 pub const FIRST_SCALE_MAX: u8 = 8;
 
+/// The largest mantissa for which a scale is guessed: numbers a hundred thousand times as large
+/// still fit.
+pub const GUESSED_MANTISSA_MAX: u64 = i64::MAX as u64 / 100_000;
+
 /// REST requests waiting for their turn, over all venues: one per instrument can be under way.
 pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
 

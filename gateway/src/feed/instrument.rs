@@ -16,8 +16,8 @@ use tickfan_core::snapshot::{Entry, Snapshot};
 
 use super::sequencer::{Sequencer, Verdict};
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, FIRST_SCALE_MAX, IMAGE_BUFFER_EVENTS_MAX,
-    IMAGE_BUFFER_LEVELS_MAX, RECOVERED_AFTER_NS,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, FIRST_SCALE_MAX, GUESSED_MANTISSA_MAX,
+    IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX, RECOVERED_AFTER_NS,
 };
 #[cfg(test)]
 use crate::mutant::{Mutant, planted};
@@ -447,12 +447,26 @@ impl InstrumentFeed {
         }
     }
 
-    /// Before the image of an instrument without a listing, the first numbers that come stand for the
-    /// scales: they are trimmed, and the image tells how finely the venue writes.
+    /// Before the image of an instrument without a listing, the scales are guessed from the first
+    /// numbers that come: as fine as a scale may begin, with room for larger numbers.
     fn guess_scales(&mut self, sides: [&[LevelChange]; 2]) {
-        if !self.scales_known && self.next.version == 0 {
-            self.next.scales = finest(sides);
+        if self.scales_known || self.next.version > 0 {
+            return;
         }
+        let roomy = |value: Decimal, scale: u8| {
+            value.at_scale(scale).is_ok_and(|m| m.unsigned_abs() <= GUESSED_MANTISSA_MAX)
+        };
+        let finest = finest(sides);
+        let guess = |least: u8, value: fn(&LevelChange) -> Decimal| {
+            (least..FIRST_SCALE_MAX)
+                .take_while(|s| sides.into_iter().flatten().all(|c| roomy(value(c), s + 1)))
+                .last()
+                .map_or(least, |s| s + 1)
+        };
+        self.next.scales = Scales {
+            px: guess(finest.px, |change| change.px),
+            qty: guess(finest.qty, |change| change.qty),
+        };
     }
 
     /// Expresses everything held in finer units: the values stay, and every channel begins an epoch.
