@@ -15,6 +15,9 @@ use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 /// Nothing that a test waits for takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Who waits for an update and gets so many others waits in vain.
+const UNWANTED_MAX: usize = 10_000;
+
 /// What came.
 #[derive(Debug, Clone)]
 pub(crate) enum Heard {
@@ -36,7 +39,7 @@ pub(crate) struct Client {
     pub(crate) hello: Value,
     /// Data frames so far.
     pub(crate) frames: u64,
-    /// Epoch (of books) and version that each view holds.
+    /// Epoch (of books) and version that each view holds, or the number of its last trade.
     held: HashMap<u64, (u64, u64)>,
     waiting: VecDeque<Heard>,
 }
@@ -101,9 +104,27 @@ impl Client {
         self.waiting.extend(updates.iter().map(|update| Heard::Update(update.clone(), ts)));
     }
 
-    /// Each delta follows what is held.
+    /// Where trades stand when they are subscribed to, and what is held no longer.
+    fn check_control(&mut self, message: &Value) {
+        for view in message["views"].as_array().into_iter().flatten() {
+            self.held.remove(&view.as_u64().unwrap());
+        }
+        for result in message["results"].as_array().into_iter().flatten() {
+            if result["channel"] == "trades" {
+                let (view, s) = (result["view"].as_u64().unwrap(), result["s"].as_u64().unwrap());
+                let held = self.held.insert(view, (0, s));
+                assert!(held.is_none_or(|held| held.1 == s), "it stands elsewhere: {result}");
+            }
+        }
+    }
+
+    /// Each delta and each trade follows what is held.
     fn check(&mut self, heard: &Heard) {
-        let Heard::Update(update, _) = heard else { return };
+        let update = match heard {
+            Heard::Update(update, _) => update,
+            Heard::Control(message) => return self.check_control(message),
+            Heard::Heartbeat(_) | Heard::Close(..) => return,
+        };
         let number = |key: &str| update[key].as_u64().unwrap_or_else(|| panic!("{key}: {update}"));
         match update["t"].as_str().unwrap() {
             "image" => {
@@ -111,7 +132,7 @@ impl Client {
                 let old = self.held.insert(number("v"), new);
                 assert!(old.is_none_or(|old| old <= new), "versions go back: {old:?} {update}");
             }
-            "delta" => {
+            "delta" | "trades" => {
                 let held = self.held.get_mut(&number("v")).unwrap_or_else(|| panic!("{update}"));
                 assert_eq!(held.1, number("p"), "a delta does not follow: {update}");
                 assert!(number("s") > held.1, "{update}");
@@ -137,7 +158,7 @@ impl Client {
 
     /// The next update that is of interest, and the send time of its frame.
     pub(crate) fn update(&mut self, mut is_wanted: impl FnMut(&Value) -> bool) -> (Value, u64) {
-        loop {
+        for _ in 0..UNWANTED_MAX {
             match self.hear() {
                 Heard::Update(update, ts) if is_wanted(&update) => return (update, ts),
                 Heard::Update(..) | Heard::Heartbeat(_) => {}
@@ -145,6 +166,7 @@ impl Client {
                 Heard::Close(code, reason) => panic!("closed with {code}: {reason}"),
             }
         }
+        panic!("{UNWANTED_MAX} updates came, and none that was waited for");
     }
 
     /// The next update of this kind of a view.
