@@ -809,7 +809,7 @@ fn who_does_not_read_disturbs_nobody_and_then_gets_the_newest() {
         }));
     }
     wait_until("the connection is full", || metric(&running, blocked) > before);
-    for _ in 0..200 {
+    for _ in 0..20 {
         watcher.update_of(view, "delta");
     }
     healthy.is_served();
