@@ -689,11 +689,12 @@ fn run_session(
         seed: 1,
     });
     let (image_requests, _requests) = mpsc::channel(1);
-    let (_results, image_results) = mpsc::channel(1);
+    let (image_reply, image_results) = mpsc::channel(1);
     let session = FeedSession {
         connector: Connector::new(std::slice::from_ref(root)).unwrap(),
         address: Address::parse(&format!("wss://localhost:{port}")).unwrap(),
         image_requests,
+        image_reply,
         image_results,
         clock: Clock::start(),
         watchdog: Arc::new(AtomicU64::new(0)),
