@@ -138,6 +138,11 @@ impl Feed {
         &*self.decoder
     }
 
+    /// It continues where an earlier feed of the same instruments ended.
+    pub fn was_started_before(&self) -> bool {
+        self.instruments.iter().any(|instrument| instrument.next().version > 0)
+    }
+
     /// Its instruments.
     pub fn instruments(&self) -> &[InstrumentFeed] {
         &self.instruments

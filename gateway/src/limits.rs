@@ -183,6 +183,9 @@ pub const SOCKET_UNSENT_BYTES: u32 = 16 << 10;
 /// Bytes read from one connection in one turn, so that no client takes a shard for itself.
 pub const READ_BYTES_PER_TURN: usize = 64 << 10;
 
+/// Shards: more than any machine that this is for has cores; a larger number is a slip of the pen.
+pub const SHARDS_MAX: usize = 256;
+
 /// Connections and commands handed to one shard and not yet taken. When it is full, the door answers
 /// 503.
 pub const SHARD_COMMANDS_MAX: usize = 4_096;
@@ -194,6 +197,9 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 
 /// Connections that have not finished their request.
 pub const HANDSHAKES_MAX: usize = 1_024;
+
+/// Connections of operators; more wait in the kernel's queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// From accept to the end of the request's head.
 pub const REQUEST_HEAD_NS_MAX: Nanos = 5 * SECOND_NS;

@@ -299,7 +299,7 @@ mod tests {
     fn the_percentile_is_known_from_the_first_send() {
         let mut latency = Latency::default();
         assert_eq!(latency.p99_us(), None);
-        latency.record(310_000);
-        assert_eq!(latency.p99_us(), Some(310));
+        latency.record(100_000);
+        assert_eq!(latency.p99_us(), Some(100));
     }
 }

@@ -4,6 +4,8 @@
 //! The recordings are not part of the repository. Without them the tests say so and pass, except in
 //! CI, where their absence is a failure.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its recording must fail")]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,7 +169,8 @@ fn check(venue: Venue, name: &str) {
                             "{name}: {native} after line {}, state of line {at}",
                             line.number
                         );
-                        publications += usize::from(shown.insert(Arc::clone(native), *at) != Some(*at));
+                        publications +=
+                            usize::from(shown.insert(Arc::clone(native), *at) != Some(*at));
                     }
                     (state, row) => {
                         panic!("{name}: {native} is {state:?} at line {}, {row:?}", line.number)
@@ -175,10 +178,7 @@ fn check(venue: Venue, name: &str) {
                 }
             }
         }
-        assert!(
-            !run.feed.take_requests().iter().any(|request| *request == Request::Reconnect),
-            "{name} is whole"
-        );
+        assert!(!run.feed.take_requests().contains(&Request::Reconnect), "{name} is whole");
         if batch == 1 {
             let rows: usize = states.values().map(Vec::len).sum();
             assert_eq!(publications, rows, "{name}: every row was published");

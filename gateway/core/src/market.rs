@@ -197,7 +197,7 @@ named! {
     }
 }
 
-/// A tradable thing at a venue, and how its numbers are to be read.
+/// A tradable thing at a venue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instrument {
     /// Our dense number.
@@ -208,19 +208,16 @@ pub struct Instrument {
     pub native: Arc<str>,
     /// Our spelling: `binance-spot:BTCUSDT`.
     pub symbol: Arc<str>,
-    /// What the venue's instrument list says of it, when there is one.
-    pub listing: Option<Listing>,
 }
 
 impl Instrument {
-    /// An instrument whose listing is not known yet.
+    /// An instrument under our own symbol.
     pub fn new(id: InstrumentId, venue: Venue, native: &str) -> Self {
         Self {
             id,
             venue,
             native: native.into(),
             symbol: format!("{}:{native}", venue.name()).into(),
-            listing: None,
         }
     }
 }

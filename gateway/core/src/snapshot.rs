@@ -5,12 +5,14 @@
 //! HTTP) know this module and not each other. Publishing is one atomic swap; reading never waits.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use crate::book::Book;
-use crate::market::{Channel, Instrument, InstrumentId, Level, Nanos, Scales, State, Venue, Why};
+use crate::market::{
+    Channel, Instrument, InstrumentId, Level, Listing, Nanos, Scales, State, Venue, Why,
+};
 
 pub mod marks;
 pub mod tail;
@@ -202,10 +204,21 @@ impl Snapshot {
 pub struct Entry {
     /// What it is.
     pub instrument: Instrument,
+    listing: OnceLock<Listing>,
     newest: ArcSwap<Snapshot>,
 }
 
 impl Entry {
+    /// What the venue's instrument list says of it, once that is known.
+    pub fn listing(&self) -> Option<&Listing> {
+        self.listing.get()
+    }
+
+    /// Remembers what the venue's instrument list says; the first word stands.
+    pub fn set_listing(&self, listing: Listing) {
+        let _ = self.listing.set(listing);
+    }
+
     /// Takes the newest snapshot. Do not keep it longer than needed: it holds its book's memory.
     ///
     /// # Panics
@@ -299,7 +312,11 @@ impl Registry {
             let known = *by_symbol.entry(Arc::clone(&instrument.symbol)).or_insert(id);
             if known == id {
                 let first = Snapshot::starting(id, Scales::default(), epoch, now);
-                entries.push(Arc::new(Entry { instrument, newest: ArcSwap::from_pointee(first) }));
+                entries.push(Arc::new(Entry {
+                    instrument,
+                    listing: OnceLock::new(),
+                    newest: ArcSwap::from_pointee(first),
+                }));
             }
             registered.push(Arc::clone(&entries[known.index()]));
         }

@@ -203,6 +203,11 @@ impl<S> Lane<S> {
         self.log.end()
     }
 
+    /// Where the log begins.
+    pub fn first(&self) -> u32 {
+        self.log.first
+    }
+
     /// The version after the last body; for trades the number of the last trade.
     pub const fn s(&self) -> u64 {
         self.s
@@ -437,8 +442,7 @@ impl<S> Lane<S> {
         }
         let depth = self.view.depth.limit();
         let book = &self.taken.book.book;
-        IMAGE_HEAD_BYTES
-            + LEVEL_BYTES * (book.bids.len().min(depth) + book.asks.len().min(depth))
+        IMAGE_HEAD_BYTES + LEVEL_BYTES * (book.bids.len().min(depth) + book.asks.len().min(depth))
     }
 
     /// What a reader at this position is due.
@@ -503,9 +507,7 @@ impl<S> Lane<S> {
         let mut bids = std::mem::take(&mut maker.bids);
         let mut asks = std::mem::take(&mut maker.asks);
         let payload = match self.view.channel {
-            Channel::Book => {
-                image(&self.taken, self.view.depth.limit(), &mut bids, &mut asks)
-            }
+            Channel::Book => image(&self.taken, self.view.depth.limit(), &mut bids, &mut asks),
             _ => Payload::Bbo { bid: self.taken.bbo.bid, ask: self.taken.bbo.ask },
         };
         let bytes = maker.encode(&Update { head, payload });
@@ -576,7 +578,9 @@ impl<S> Lane<S> {
         let tr_ns = self.taken.trades.tr_ns;
         let head = Head { s, p: held, ..self.head(&self.taken, tr_ns) };
         let mut bytes = Vec::new();
-        maker.encoder.update(&Update { head, payload: Payload::Trades { trades, lost } }, &mut bytes);
+        maker
+            .encoder
+            .update(&Update { head, payload: Payload::Trades { trades, lost } }, &mut bytes);
         (bytes, s)
     }
 }

@@ -691,8 +691,7 @@ impl InstrumentFeed {
     ) {
         let mut any = false;
         for print in &batch.trades[event.trades.clone()] {
-            let sides =
-                [&[LevelChange { px: print.px, qty: print.qty }][..], &[]];
+            let sides = [&[LevelChange { px: print.px, qty: print.qty }][..], &[]];
             if !self.scales_known {
                 self.next.scales = finest(sides);
                 self.scales_known = true;

@@ -17,9 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::tls::{Address, Connector};
 use crate::clock::Clock;
-use crate::limits::{
-    REST_BODY_BYTES_MAX, REST_CONCURRENT_MAX, REST_TIMEOUT_NS, SECOND_NS,
-};
+use crate::limits::{REST_BODY_BYTES_MAX, REST_CONCURRENT_MAX, REST_TIMEOUT_NS, SECOND_NS};
 use crate::venue::ImageDecoder;
 
 /// Why a REST request failed.
@@ -54,11 +52,7 @@ pub enum RestError {
 ///
 /// # Errors
 /// [`RestError`]; nothing is tried again here.
-pub async fn get(
-    connector: &Connector,
-    address: &Address,
-    path: &str,
-) -> Result<Bytes, RestError> {
+pub async fn get(connector: &Connector, address: &Address, path: &str) -> Result<Bytes, RestError> {
     let limit = Duration::from_nanos(REST_TIMEOUT_NS);
     tokio::time::timeout(limit, get_unlimited(connector, address, path))
         .await

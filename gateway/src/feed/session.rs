@@ -139,13 +139,15 @@ impl Session {
             .header("Sec-WebSocket-Key", fastwebsockets::handshake::generate_key())
             .header("Sec-WebSocket-Version", "13")
             .body(Empty::<Bytes>::new())?;
-        let (socket, _) =
-            fastwebsockets::handshake::client(&SpawnHere, request, stream).await?;
+        let (socket, _) = fastwebsockets::handshake::client(&SpawnHere, request, stream).await?;
         Ok(socket)
     }
 
     /// One connection, from its making to its end.
-    async fn converse(&mut self, feed: &mut Feed) -> Result<std::convert::Infallible, SessionError> {
+    async fn converse(
+        &mut self,
+        feed: &mut Feed,
+    ) -> Result<std::convert::Infallible, SessionError> {
         self.tick();
         let limit = Duration::from_nanos(CONNECT_TIMEOUT_NS);
         let path = feed.decoder().stream_path().to_owned();

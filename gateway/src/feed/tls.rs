@@ -125,7 +125,8 @@ mod tests {
             let address = Address::parse(url).unwrap();
             assert_eq!((address.authority().as_str(), address.is_secure), (authority, is_secure));
         }
-        for url in ["", "host:1", "ftp://host", "ws://", "ws://host:x", "ws://host/path", "ws://a@b"]
+        for url in
+            ["", "host:1", "ftp://host", "ws://", "ws://host:x", "ws://host/path", "ws://a@b"]
         {
             assert!(Address::parse(url).is_err(), "{url}");
         }

@@ -1,0 +1,292 @@
+//! The subscribers: shards of connections, each driven by one plain loop on a thread of its own.
+//!
+//! The loop here is all that knows a poller and a real clock; what it drives is a function of times,
+//! readiness and marks. The door hands connections over by a bounded queue of commands.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use polling::{Event, Events, PollMode, Poller};
+use slotmap::{Key, KeyData, new_key_type};
+use tickfan_core::market::Nanos;
+use tickfan_core::snapshot::Registry;
+use tickfan_core::snapshot::marks::Marks;
+
+pub mod lane;
+pub mod seat;
+pub mod socket;
+pub mod connection;
+pub mod request;
+pub mod send;
+pub mod shard;
+
+use connection::{Cause, Connection, Phase};
+use shard::{Shard, ShardOptions};
+use socket::TcpSocket;
+
+use crate::clock::Clock;
+use crate::limits::{INSTRUMENTS_MAX, MILLI_NS, SHARD_COMMANDS_MAX};
+use crate::stats::SharedStats;
+
+new_key_type! {
+    /// A connection of a shard.
+    pub struct ConnectionKey;
+    /// A seat of a shard.
+    pub struct SeatKey;
+    /// A lane of a shard.
+    pub struct LaneKey;
+}
+
+/// The longest sleep of a shard: its watchdog ticks at least this often.
+const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
+
+/// What a shard is told from outside.
+#[derive(Debug)]
+enum Command {
+    /// Serve this connection, which was just upgraded; the bytes came behind its request.
+    Accept(TcpStream, Vec<u8>),
+    /// Say goodbye to everybody.
+    Drain,
+}
+
+/// A running shard, as others see it.
+#[derive(Debug)]
+pub struct ShardHandle {
+    commands: Sender<Command>,
+    poller: Arc<Poller>,
+    /// Its dirty marks.
+    pub marks: Arc<Marks>,
+    /// Its connections, those on the way to it included.
+    load: Arc<AtomicUsize>,
+    /// When its loop went round last.
+    pub watchdog: Arc<AtomicU64>,
+}
+
+/// A shard that has too much to do to take one more connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shard has {SHARD_COMMANDS_MAX} connections waiting")]
+pub struct Overloaded;
+
+impl ShardHandle {
+    /// Starts a shard on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no poller or no thread to be had.
+    pub fn spawn(
+        id: u32,
+        registry: Arc<Registry>,
+        stats: SharedStats,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let poller = Arc::new(Poller::new()?);
+        let wake = Arc::clone(&poller);
+        // A poller that cannot be woken has gone with its shard.
+        let marks = Arc::new(Marks::new(INSTRUMENTS_MAX, move || {
+            let _ = wake.notify();
+        }));
+        let (commands, receiver) = bounded(SHARD_COMMANDS_MAX);
+        let load = Arc::new(AtomicUsize::new(0));
+        let watchdog = Arc::new(AtomicU64::new(clock.now()));
+        let driver = Driver {
+            id,
+            registry,
+            stats,
+            clock,
+            poller: Arc::clone(&poller),
+            marks: Arc::clone(&marks),
+            commands: receiver,
+            load: Arc::clone(&load),
+            watchdog: Arc::clone(&watchdog),
+            polled: HashMap::new(),
+        };
+        std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || driver.run())?;
+        Ok(Self { commands, poller, marks, load, watchdog })
+    }
+
+    /// How many connections it has.
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Hands a connection over.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the queue is full; the connection is dropped.
+    pub fn accept(&self, stream: TcpStream, early: Vec<u8>) -> Result<(), Overloaded> {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.command(Command::Accept(stream, early)).inspect_err(|_| {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Tells the shard to say goodbye to everybody.
+    pub fn drain(&self) {
+        // A full queue means that the shard is about to look at it; it is not full twice.
+        while self.command(Command::Drain).is_err() {
+            std::thread::yield_now();
+        }
+    }
+
+    fn command(&self, command: Command) -> Result<(), Overloaded> {
+        match self.commands.try_send(command) {
+            Ok(()) => {
+                // A poller that cannot be woken has gone with its shard.
+                let _ = self.poller.notify();
+                Ok(())
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Overloaded),
+        }
+    }
+}
+
+/// The loop around a shard.
+struct Driver {
+    id: u32,
+    registry: Arc<Registry>,
+    stats: SharedStats,
+    clock: Clock,
+    poller: Arc<Poller>,
+    marks: Arc<Marks>,
+    commands: Receiver<Command>,
+    load: Arc<AtomicUsize>,
+    watchdog: Arc<AtomicU64>,
+    /// What the poller watches each connection for: reading, writing.
+    polled: HashMap<ConnectionKey, (bool, bool)>,
+}
+
+impl Driver {
+    /// Runs for as long as anybody holds the handle.
+    fn run(mut self) {
+        loop {
+            let clock = self.clock.clone();
+            let mut shard = Shard::new(ShardOptions {
+                id: self.id,
+                registry: Arc::clone(&self.registry),
+                marks: Arc::clone(&self.marks),
+                stats: Arc::clone(&self.stats),
+                time: Box::new(move || clock.now()),
+            });
+            // A panic is a bug of ours: the clients of this shard are told so, the others never
+            // notice, and the shard begins anew.
+            let result = catch_unwind(AssertUnwindSafe(|| self.serve(&mut shard)));
+            let has_ended = result.is_ok();
+            shard.abandon();
+            self.settle(&mut shard);
+            if has_ended {
+                return;
+            }
+            tracing::error!(shard = self.id, "a shard failed; its clients were closed with 1011");
+        }
+    }
+
+    fn serve(&mut self, shard: &mut Shard) {
+        let mut events = Events::new();
+        let mut due_ns: Nanos = 0;
+        loop {
+            let now = self.clock.now();
+            self.watchdog.store(now, Ordering::Relaxed);
+            let mut sleep_ns = due_ns.saturating_sub(now).min(SLEEP_NS_MAX);
+            if sleep_ns > 0 && !self.marks.park(now + sleep_ns) {
+                sleep_ns = 0;
+            }
+            events.clear();
+            let waited = self.poller.wait(&mut events, Some(Duration::from_nanos(sleep_ns)));
+            self.marks.unpark();
+            if let Err(error) = waited
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(shard = self.id, %error, "the poller failed");
+                return;
+            }
+            loop {
+                match self.commands.try_recv() {
+                    Ok(Command::Accept(stream, early)) => self.accept(shard, stream, &early),
+                    Ok(Command::Drain) => shard.drain(),
+                    Err(crossbeam::channel::TryRecvError::Empty) => break,
+                    Err(crossbeam::channel::TryRecvError::Disconnected) => return,
+                }
+            }
+            for event in events.iter() {
+                let key = ConnectionKey::from(KeyData::from_ffi(event.key as u64));
+                if event.writable {
+                    shard.on_writable(key);
+                }
+                if event.readable {
+                    shard.on_readable(key);
+                }
+            }
+            due_ns = shard.turn();
+            self.settle(shard);
+        }
+    }
+
+    fn accept(&mut self, shard: &mut Shard, stream: TcpStream, early: &[u8]) {
+        match TcpSocket::new(stream) {
+            Ok(socket) => {
+                shard.accept(Box::new(socket), early);
+            }
+            Err(error) => {
+                self.load.fetch_sub(1, Ordering::Relaxed);
+                tracing::debug!(%error, "a connection was gone before it was served");
+            }
+        }
+    }
+
+    /// Has the poller watch each connection for what it is to be watched for now.
+    fn settle(&mut self, shard: &mut Shard) {
+        for key in shard.take_touched() {
+            let Some(connection) = shard.connection(key) else { continue };
+            let Some(tcp) = connection.socket.tcp() else { continue };
+            let is_closing = matches!(connection.phase, Phase::Closing(_));
+            let wanted = (connection.may_read() || is_closing, connection.is_blocked());
+            let watched = match self.polled.insert(key, wanted) {
+                Some(watched) if watched == wanted => Ok(()),
+                Some(_) => {
+                    self.poller.modify_with_mode(tcp, interest(key, wanted), PollMode::Level)
+                }
+                None => socket::watch(&self.poller, tcp, interest(key, wanted)),
+            };
+            if let Err(error) = watched {
+                // It will be closed as silent.
+                tracing::warn!(%error, "a connection cannot be watched");
+            }
+        }
+        for (key, connection) in shard.take_ended() {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            if self.polled.remove(&key).is_some()
+                && let Some(tcp) = connection.socket.tcp()
+                && let Err(error) = self.poller.delete(tcp)
+            {
+                tracing::warn!(%error, "a connection was not watched");
+            }
+            drop::<Connection>(connection);
+        }
+    }
+}
+
+fn interest(key: ConnectionKey, (readable, writable): (bool, bool)) -> Event {
+    Event::new(key.data().as_ffi() as usize, readable, writable)
+}
+
+impl Shard {
+    /// Ends every connection as our fault.
+    fn abandon(&mut self) {
+        let keys: Vec<ConnectionKey> = self.connections.keys().collect();
+        for key in keys {
+            if let Some(connection) = self.connections.get_mut(key) {
+                let mut frame = Vec::new();
+                let code = Cause::Internal.close_code();
+                tickfan_core::ws::write_close(code, "our fault", &mut frame);
+                // Best effort: it is not known in what state the connection is.
+                let _ = connection.socket.send(&frame);
+            }
+            self.end(key, Cause::Internal);
+        }
+    }
+}

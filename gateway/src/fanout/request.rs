@@ -1,0 +1,608 @@
+//! What clients ask, carried out on the shard that owns their connection.
+//!
+//! Bytes become requests here, and requests become seats, lanes and answers. A long request is
+//! carried out in parts, each answered before the next begins, so that its answers are bounded and
+//! nobody else waits for it.
+
+use std::sync::Arc;
+
+use tickfan_core::decimal::write_decimal;
+use tickfan_core::market::{Channel, Nanos};
+use tickfan_core::snapshot::{Entry, Table};
+use tickfan_core::view::{BudgetClass, View};
+use tickfan_core::wire::FrameHead;
+use tickfan_core::wire::message::{
+    Control, ErrorCode, InstrumentInfo, Op, Refusal, Request, Subscribe, SubscribedView,
+    SymbolResult, quoted,
+};
+use tickfan_core::ws::{self, Incoming};
+
+use super::ConnectionKey;
+use super::connection::{Admission, AnswerId, Cause, Piece};
+use super::seat::{Seated, Wants};
+use super::shard::Shard;
+use crate::limits::{
+    CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, IMAGE_REQUEST_NS, INSTRUMENTS_PER_ANSWER,
+    MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX,
+};
+
+/// What the frames of a client may be.
+pub(super) const CLIENT_LIMITS: ws::Limits =
+    ws::Limits { message_bytes_max: CLIENT_MESSAGE_BYTES_MAX, fragments_max: CLIENT_FRAGMENTS_MAX };
+
+/// Requests with more symbols than this get no suggestions for those that are unknown.
+const SUGGESTIONS_MAX: usize = 4;
+
+/// A longer name than this is none.
+const SYMBOL_BYTES_MAX: usize = 64;
+
+/// A request that is being carried out.
+#[derive(Debug)]
+pub enum Work {
+    /// Views are begun.
+    Subscribe {
+        /// For the answers.
+        id: AnswerId,
+        /// What is wanted of each.
+        subscribe: Subscribe,
+        /// Of what: the client's spelling, and what it was found to be.
+        targets: std::vec::IntoIter<(String, Option<Arc<Entry>>)>,
+    },
+    /// Budgets are changed.
+    Modify {
+        /// For the answers.
+        id: AnswerId,
+        /// The budget.
+        budget: BudgetClass,
+        /// Of which views.
+        views: std::vec::IntoIter<u32>,
+    },
+    /// Instruments are listed.
+    Instruments {
+        /// For the answers.
+        id: AnswerId,
+        /// Which.
+        entries: std::vec::IntoIter<Arc<Entry>>,
+    },
+}
+
+/// A message with its kind, out of the reader's borrow.
+enum Message {
+    Text(Result<Request, Refusal>),
+    Binary,
+    Ping(Vec<u8>),
+    Pong,
+    Close(Option<u16>),
+}
+
+impl Shard {
+    /// Looks at bytes of a client.
+    pub(super) fn on_bytes(&mut self, key: ConnectionKey, mut bytes: &mut [u8]) {
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            if !connection.may_send() || connection.work.is_some() {
+                // An answer has to go first. What is kept is at most what one read brought.
+                connection.unread = bytes.to_vec();
+                return;
+            }
+            let message = match connection.reader.next(&mut bytes, &CLIENT_LIMITS) {
+                Ok(None) => break,
+                Ok(Some(incoming)) => match incoming {
+                    Incoming::Text(text) => Message::Text(Request::parse(text)),
+                    Incoming::Binary(_) => Message::Binary,
+                    Incoming::Ping(payload) => Message::Ping(payload.to_vec()),
+                    Incoming::Pong(_) => Message::Pong,
+                    Incoming::Close { code, .. } => Message::Close(code),
+                },
+                Err(violation) => {
+                    let cause = Cause::Protocol(violation.close_code());
+                    self.close(key, cause, &violation.to_string());
+                    return;
+                }
+            };
+            self.on_message(key, message);
+        }
+        self.send(key, None);
+    }
+
+    fn on_message(&mut self, key: ConnectionKey, message: Message) {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match message {
+            Message::Pong => {}
+            Message::Ping(payload) => {
+                if !connection.allowance.ping(now) {
+                    return self.close(key, Cause::Flood, "too many pings");
+                }
+                ws::write_pong(&payload, &mut connection.control);
+                if connection.control.len() >= SEND_BYTES {
+                    self.send(key, None);
+                }
+            }
+            Message::Binary => {
+                self.close(key, Cause::Unsupported, "requests are JSON text");
+            }
+            Message::Close(code) => self.on_close(key, code),
+            Message::Text(request) => match connection.allowance.message(now) {
+                Admission::Served => self.on_request(key, request, now),
+                Admission::Flood => self.close(key, Cause::Flood, "too many messages"),
+                Admission::Refused => {
+                    self.stats.rate_limited.inc();
+                    let id = request.map_or_else(|refusal| refusal.id, |request| request.id);
+                    self.answer(
+                        key,
+                        &Control::Error {
+                            id,
+                            code: ErrorCode::RateLimited,
+                            message: "too many messages; hello names the limit".to_owned(),
+                        },
+                    );
+                }
+            },
+        }
+    }
+
+    /// The client closes: its code is echoed, and everything is over.
+    fn on_close(&mut self, key: ConnectionKey, code: Option<u16>) {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut echo = std::mem::take(&mut connection.control);
+        match code {
+            Some(code) => ws::write_close(code, "", &mut echo),
+            None => ws::write_header(ws::Opcode::Close, 0, &mut echo),
+        }
+        // The peer has closed: if it does not take the echo, nobody misses it.
+        let _ = connection.send(&[Piece::Copied(&echo)], now);
+        self.end(key, Cause::Done);
+    }
+
+    fn answer(&mut self, key: ConnectionKey, control: &Control) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.push_control(&control.to_json());
+            if connection.control.len() >= SEND_BYTES {
+                self.send(key, None);
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: ConnectionKey, refusal: Refusal, now: Nanos) {
+        self.stats.requests_refused.inc();
+        self.answer(key, &refusal.into());
+        let may_go_on = self
+            .connections
+            .get_mut(key)
+            .is_some_and(|connection| connection.allowance.bad_request(now));
+        if !may_go_on {
+            self.close(key, Cause::BadRequests, "five bad requests in ten seconds");
+        }
+    }
+
+    fn on_request(&mut self, key: ConnectionKey, request: Result<Request, Refusal>, now: Nanos) {
+        let Request { id, op } = match request {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(key, refusal, now),
+        };
+        self.stats.requests.inc();
+        let work = match op {
+            Op::Subscribe(mut subscribe) => {
+                let symbols = std::mem::take(&mut subscribe.symbols);
+                let targets = targets(&self.registry.table(), symbols).into_iter();
+                Work::Subscribe { id, subscribe, targets }
+            }
+            Op::Modify { views, budget } => Work::Modify { id, budget, views: views.into_iter() },
+            Op::Instruments { pattern } => {
+                let entries = matching(&self.registry.table(), &pattern).into_iter();
+                Work::Instruments { id, entries }
+            }
+            Op::UnsubscribeViews(views) => return self.unsubscribe(key, id, views),
+            Op::UnsubscribeSymbols { channel, symbols } => {
+                let views = self.views_of(key, channel, symbols);
+                return self.unsubscribe(key, id, views);
+            }
+            Op::Image { views } => return self.send_images(key, id, &views, now),
+            Op::Heartbeat { every_ms } => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.heartbeat_ns = Nanos::from(every_ms) * MILLI_NS;
+                    let due_ns = connection.frame_sent_ns.max(now) + connection.heartbeat_ns;
+                    self.set_timer(key, due_ns);
+                }
+                return;
+            }
+            Op::Ping => {
+                let received = now / 1_000;
+                let sent = self.now() / 1_000;
+                return self.answer(key, &Control::Pong { id, received, sent });
+            }
+        };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.work = Some(work);
+            self.be_busy(key);
+        }
+    }
+
+    /// Carries out one part of a connection's request, or looks at bytes that had to wait; returns
+    /// whether there is more.
+    pub(super) fn work_on(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        if !connection.may_send() {
+            return false;
+        }
+        let Some(work) = connection.work.take() else {
+            let mut unread = std::mem::take(&mut connection.unread);
+            if !unread.is_empty() {
+                self.on_bytes(key, &mut unread);
+            }
+            return self.connections.get(key).is_some_and(|connection| {
+                connection.may_send()
+                    && (connection.work.is_some() || !connection.unread.is_empty())
+            });
+        };
+        let rest = self.work_part(key, work);
+        let has_more = rest.is_some();
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.work = rest;
+            let has_more = has_more || !connection.unread.is_empty();
+            self.send(key, None);
+            return has_more;
+        }
+        false
+    }
+
+    fn work_part(&mut self, key: ConnectionKey, work: Work) -> Option<Work> {
+        match work {
+            Work::Subscribe { id, subscribe, mut targets } => {
+                // To look for the nearest name is dear, and of use only to a person.
+                let suggests = targets.len() <= SUGGESTIONS_MAX;
+                let results: Vec<SymbolResult> = targets
+                    .by_ref()
+                    .take(RESULTS_PER_ANSWER)
+                    .map(|(symbol, entry)| self.subscribe(key, symbol, entry, &subscribe, suggests))
+                    .collect();
+                self.answer(key, &Control::Subscribed { id: id.clone(), results });
+                (targets.len() > 0).then_some(Work::Subscribe { id, subscribe, targets })
+            }
+            Work::Modify { id, budget, mut views } => {
+                let results: Vec<SymbolResult> = views
+                    .by_ref()
+                    .take(RESULTS_PER_ANSWER)
+                    .map(|view| self.modify(key, view, budget))
+                    .collect();
+                self.answer(key, &Control::Subscribed { id: id.clone(), results });
+                (views.len() > 0).then_some(Work::Modify { id, budget, views })
+            }
+            Work::Instruments { id, mut entries } => {
+                let instruments = entries
+                    .by_ref()
+                    .take(INSTRUMENTS_PER_ANSWER)
+                    .map(|entry| instrument_info(&entry))
+                    .collect();
+                self.answer(key, &Control::Instruments { id: id.clone(), instruments });
+                (entries.len() > 0).then_some(Work::Instruments { id, entries })
+            }
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        key: ConnectionKey,
+        symbol: String,
+        entry: Option<Arc<Entry>>,
+        subscribe: &Subscribe,
+        suggests: bool,
+    ) -> SymbolResult {
+        let Some(entry) = entry else {
+            let message = unknown_symbol(&self.registry.table(), &symbol, suggests);
+            return SymbolResult::refused(symbol, ErrorCode::UnknownSymbol, message);
+        };
+        let view = View {
+            instrument: entry.instrument.id,
+            channel: subscribe.channel,
+            depth: subscribe.depth,
+        };
+        let Some(connection) = self.connections.get(key) else {
+            return SymbolResult::refused(symbol, ErrorCode::Internal, "closed".to_owned());
+        };
+        if connection.place(view.number()).is_some() {
+            let mut result = self.modify(key, view.number(), subscribe.budget);
+            result.symbol = symbol;
+            return result;
+        }
+        if connection.places.len() >= SUBSCRIPTIONS_MAX {
+            let message = format!("a connection holds at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return SymbolResult::refused(symbol, ErrorCode::TooManySubscriptions, message);
+        }
+        let lane_key = self.lane(view, subscribe.budget, &entry);
+        let Some(lane) = self.lanes.get(lane_key) else {
+            return SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned());
+        };
+        let held = match subscribe.channel {
+            Channel::Trades => {
+                let tail = &lane.taken().trades.tail;
+                lane.s() - subscribe.last.min(lane.s() - tail.floor().min(lane.s()))
+            }
+            _ => lane.s(),
+        };
+        self.sit(key, lane_key, held, Wants::First);
+        match self.subscribed(lane_key, held) {
+            Some(subscribed) => SymbolResult::accepted(symbol, subscribed),
+            None => SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned()),
+        }
+    }
+
+    /// What is in force of a subscription to a lane.
+    fn subscribed(&self, lane_key: super::LaneKey, s: u64) -> Option<SubscribedView> {
+        let lane = self.lanes.get(lane_key)?;
+        let status = lane.status();
+        let scales = lane.taken().scales;
+        Some(SubscribedView {
+            view: lane.view.number(),
+            channel: lane.view.channel.name().to_owned(),
+            depth: SubscribedView::depth_value(lane.view.channel, lane.view.depth),
+            budget_ms: lane.class.ms(),
+            budget: "accepted".to_owned(),
+            p99_us: self.p99_us(lane.class),
+            price_scale: scales.px,
+            qty_scale: scales.qty,
+            epoch: status.epoch,
+            s,
+            state: status.state.name().to_owned(),
+        })
+    }
+
+    /// Moves a subscription to another budget without a gap.
+    fn modify(&mut self, key: ConnectionKey, number: u32, budget: BudgetClass) -> SymbolResult {
+        let place = self.connections.get(key).and_then(|connection| connection.place(number));
+        let Some(place) = place else {
+            let message = format!("view {number} is not subscribed");
+            return SymbolResult::refused(String::new(), ErrorCode::NotSubscribed, message);
+        };
+        let seated = self
+            .seats
+            .get(place.seat)
+            .and_then(|seat| seat.subscriptions.get(place.index as usize));
+        let Some((lane_key, lane)) =
+            seated.and_then(|seated| Some((seated.lane, self.lanes.get(seated.lane)?)))
+        else {
+            return SymbolResult::refused(String::new(), ErrorCode::Internal, "no lane".to_owned());
+        };
+        let (view, old_class, entry) = (lane.view, lane.class, Arc::clone(&lane.entry));
+        let symbol = entry.instrument.symbol.to_string();
+        let now_in =
+            if old_class == budget { lane_key } else { self.move_to(key, view, budget, &entry) };
+        let held = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.place(number))
+            .and_then(|place| self.seats.get(place.seat)?.subscriptions.get(place.index as usize))
+            .map_or(0, |seated| seated.held);
+        match self.subscribed(now_in, held) {
+            Some(subscribed) => SymbolResult::accepted(symbol, subscribed),
+            None => SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned()),
+        }
+    }
+
+    /// Sends what the old lane has, takes the newest into the new lane, and bridges.
+    fn move_to(
+        &mut self,
+        key: ConnectionKey,
+        view: View,
+        budget: BudgetClass,
+        entry: &Arc<Entry>,
+    ) -> super::LaneKey {
+        let number = view.number();
+        // What the old lane still owes goes out first, whatever its pace.
+        if let Some(place) = self.connections.get(key).and_then(|c| c.place(number)) {
+            self.send(key, Some(place.seat));
+        }
+        let now = self.now();
+        // The old lane may end with its last subscriber: what it held must not.
+        let old_taken = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.place(number))
+            .and_then(|place| self.seats.get(place.seat)?.subscriptions.get(place.index as usize))
+            .and_then(|seated| {
+                let lane = self.lanes.get(seated.lane)?;
+                let is_even = seated.position == lane.end() && lane.s() == seated.held;
+                is_even.then(|| Arc::clone(lane.taken()))
+            });
+        let lane_key = self.lane(view, budget, entry);
+        self.advance(lane_key, entry.load(), true, now);
+        let Some(seated) = self.stand_up(key, number) else { return lane_key };
+        // It may have been the lane's last and only one if the lane is one and the same.
+        let lane_key = self.lane(view, budget, entry);
+        let wants = match (seated.wants, old_taken, view.channel) {
+            (Wants::First, _, _) => Wants::First,
+            (_, _, Channel::Trades) => Wants::Whole,
+            (Wants::Log, Some(taken), _) => Wants::Bridge(taken),
+            (Wants::Bridge(from), _, _) => Wants::Bridge(from),
+            _ => Wants::Whole,
+        };
+        self.sit(key, lane_key, seated.held, wants);
+        lane_key
+    }
+
+    fn views_of(&self, key: ConnectionKey, channel: Channel, symbols: Vec<String>) -> Vec<u32> {
+        let Some(connection) = self.connections.get(key) else { return Vec::new() };
+        let mut wanted: Vec<u32> = targets(&self.registry.table(), symbols)
+            .into_iter()
+            .filter_map(|(_, entry)| Some(entry?.instrument.id.0))
+            .collect();
+        wanted.sort_unstable();
+        connection
+            .places
+            .iter()
+            .filter(|place| {
+                self.seats
+                    .get(place.seat)
+                    .and_then(|seat| seat.subscriptions.get(place.index as usize))
+                    .and_then(|seated| self.lanes.get(seated.lane))
+                    .is_some_and(|lane| {
+                        lane.view.channel == channel
+                            && wanted.binary_search(&lane.view.instrument.0).is_ok()
+                    })
+            })
+            .map(|place| place.view)
+            .collect()
+    }
+
+    fn unsubscribe(&mut self, key: ConnectionKey, id: AnswerId, views: Vec<u32>) {
+        let ended: Vec<u32> =
+            views.into_iter().filter(|view| self.stand_up(key, *view).is_some()).collect();
+        let mut parts = ended.chunks(RESULTS_PER_ANSWER);
+        // Nothing ended is an answer too.
+        let first = parts.next().unwrap_or_default().to_vec();
+        self.answer(key, &Control::Unsubscribed { id: id.clone(), views: first });
+        for part in parts {
+            self.answer(key, &Control::Unsubscribed { id: id.clone(), views: part.to_vec() });
+        }
+    }
+
+    fn send_images(&mut self, key: ConnectionKey, id: AnswerId, views: &[u32], now: Nanos) {
+        for view in views {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let Some(place) = connection.place(*view) else {
+                let message = format!("view {view} is not subscribed");
+                let code = ErrorCode::NotSubscribed;
+                self.refuse(key, Refusal { id: id.clone(), code, message }, now);
+                continue;
+            };
+            connection.images.retain(|(_, at_ns)| now < at_ns + IMAGE_REQUEST_NS);
+            if connection.images.iter().any(|(recent, _)| recent == view) {
+                let message = format!("view {view} was sent whole less than a second ago");
+                let code = ErrorCode::RateLimited;
+                self.stats.rate_limited.inc();
+                self.answer(key, &Control::Error { id: id.clone(), code, message });
+                continue;
+            }
+            connection.images.push((*view, now));
+            let Some(seat) = self.seats.get_mut(place.seat) else { continue };
+            let Some(seated) = seat.subscriptions.get_mut(place.index as usize) else { continue };
+            if !self.lanes.get(seated.lane).is_some_and(|lane| wants_image(seated, lane)) {
+                continue;
+            }
+            seated.wants = Wants::Whole;
+            if seat.oldest_ns == 0 {
+                seat.oldest_ns = now;
+            }
+            self.ready(place.seat);
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, key: ConnectionKey, now: Nanos) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.frame_sent_ns = now;
+        if !connection.may_send() {
+            return;
+        }
+        connection.frames += 1;
+        let encoder = self.maker.encoder;
+        let mut payload = Vec::new();
+        let head = FrameHead { n: connection.frames, ts_ns: now, late: &[], late_ns: 0 };
+        encoder.frame_head(&head, &mut payload);
+        payload.extend_from_slice(encoder.frame_tail());
+        ws::write_header(ws::Opcode::Text, payload.len(), &mut connection.control);
+        connection.control.extend_from_slice(&payload);
+        self.send(key, None);
+    }
+}
+
+/// The whole may be sent: the channel has one, and the client is not about to get it anyway.
+fn wants_image(seated: &Seated, lane: &super::lane::Lane<super::shard::Subscriber>) -> bool {
+    lane.view.channel != Channel::Trades
+        && lane.status().state.has_whole()
+        && matches!(seated.wants, Wants::Log | Wants::Bridge(_))
+}
+
+/// What the symbols of a request name: `venue:*` stands for all of a venue. The list is cut a little
+/// beyond what a connection may hold.
+fn targets(table: &Table, symbols: Vec<String>) -> Vec<(String, Option<Arc<Entry>>)> {
+    let mut targets = Vec::new();
+    for symbol in symbols {
+        if targets.len() > SUBSCRIPTIONS_MAX {
+            break;
+        }
+        match symbol.strip_suffix(":*") {
+            Some(venue) => {
+                let before = targets.len();
+                targets.extend(
+                    table
+                        .entries()
+                        .iter()
+                        .filter(|entry| entry.instrument.venue.name() == venue)
+                        .take(SUBSCRIPTIONS_MAX + 1)
+                        .map(|e| (e.instrument.symbol.to_string(), Some(Arc::clone(e)))),
+                );
+                if targets.len() == before {
+                    targets.push((symbol, None));
+                }
+            }
+            None => {
+                let entry = table.find(&symbol).cloned();
+                targets.push((symbol, entry));
+            }
+        }
+    }
+    targets
+}
+
+/// The instruments whose symbol is `pattern`, or begins with what stands before its `*`.
+pub fn matching(table: &Table, pattern: &str) -> Vec<Arc<Entry>> {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => table
+            .entries()
+            .iter()
+            .filter(|entry| entry.instrument.symbol.starts_with(beginning))
+            .cloned()
+            .collect(),
+        None => table.find(pattern).cloned().into_iter().collect(),
+    }
+}
+
+/// Words for a symbol that is not there, with the nearest that is.
+pub fn unknown_symbol(table: &Table, symbol: &str, suggests: bool) -> String {
+    let known = if suggests && symbol.len() <= SYMBOL_BYTES_MAX { table.entries() } else { &[] };
+    let nearest = known
+        .iter()
+        .map(|entry| &*entry.instrument.symbol)
+        .min_by_key(|known| distance(known, symbol));
+    match nearest {
+        Some(nearest) => format!("no instrument {}; did you mean {nearest}?", quoted(symbol)),
+        None => format!("no instrument {}", quoted(symbol)),
+    }
+}
+
+/// A cheap distance of two symbols: what is left when the common beginning and end are taken away.
+fn distance(known: &str, asked: &str) -> usize {
+    let (known, asked) = (known.to_ascii_uppercase(), asked.to_ascii_uppercase());
+    let common = |a: &mut dyn Iterator<Item = (char, char)>| a.take_while(|(a, b)| a == b).count();
+    let beginning = common(&mut known.chars().zip(asked.chars()));
+    let shorter = known.chars().count().min(asked.chars().count());
+    let end = common(&mut known.chars().rev().zip(asked.chars().rev())).min(shorter - beginning);
+    known.chars().count() + asked.chars().count() - 2 * (beginning + end)
+}
+
+/// An instrument as clients see it.
+pub fn instrument_info(entry: &Entry) -> InstrumentInfo {
+    let instrument = &entry.instrument;
+    let snapshot = entry.load();
+    let listing = entry.listing();
+    let text = |decimal: tickfan_core::decimal::Decimal| {
+        let mut out = Vec::new();
+        write_decimal(decimal.mantissa, decimal.scale, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    InstrumentInfo {
+        symbol: instrument.symbol.to_string(),
+        venue: instrument.venue.name().to_owned(),
+        native: instrument.native.to_string(),
+        base: listing.map(|listing| listing.base.to_string()),
+        quote: listing.map(|listing| listing.quote.to_string()),
+        kind: listing.map(|listing| listing.kind.to_string()),
+        tick: listing.map(|listing| text(listing.tick)),
+        lot: listing.map(|listing| text(listing.lot)),
+        price_scale: snapshot.scales.px,
+        qty_scale: snapshot.scales.qty,
+        state: snapshot.book.status.state.name().to_owned(),
+    }
+}

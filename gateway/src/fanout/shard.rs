@@ -1,0 +1,810 @@
+//! A shard: one thread's subscribers. Dirty marks in, frames out.
+//!
+//! It alone owns a disjoint set of connections, with their seats and lanes. Everything here is a
+//! function of times, readiness and marks: `fanout.rs` drives it with a poller and a clock, the
+//! simulation with virtual ones.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use slotmap::SlotMap;
+use tickfan_core::market::{Channel, InstrumentId, Nanos};
+use tickfan_core::snapshot::marks::Marks;
+use tickfan_core::snapshot::{Entry, Registry, Snapshot};
+use tickfan_core::view::{BUDGETS_MS, BudgetClass, View};
+use tickfan_core::wire::json::Json;
+use tickfan_core::wire::message::{Control, HelloLimits};
+use tickfan_core::ws;
+
+use super::connection::{Cause, Connection, Phase, Place};
+use super::lane::{Lane, Maker};
+use super::seat::{Seat, Seated, Standing, Wants, pace_ns};
+use super::send::Frames;
+use super::socket::Socket;
+use super::{ConnectionKey, LaneKey, SeatKey};
+use crate::limits::{
+    CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_PER_S, CLOSE_LINGER_NS, DRAIN_NS, DRAIN_RETRY_MS,
+    MILLI_NS, PING_EVERY_NS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN, SENDS_PER_LOOK,
+    STALL_NS_MAX, SUBSCRIPTIONS_MAX,
+};
+use crate::stats::{Latency, ShardStats, SharedStats};
+
+/// Looks in one turn: after so many the poller is asked again.
+const LOOKS_PER_TURN: usize = 8;
+
+/// Who reads a lane: a seat, and the index among its subscriptions.
+#[derive(Debug, Clone, Copy)]
+pub struct Subscriber {
+    /// The seat.
+    pub seat: SeatKey,
+    /// The index among its subscriptions.
+    pub index: u32,
+}
+
+/// One budget class.
+#[derive(Debug, Default)]
+struct Class {
+    /// Seats that are to be sent to, the longest waiting first.
+    ready: VecDeque<SeatKey>,
+    /// Seats that were sent to lately: until when, in that order, because the pace is one.
+    paced: VecDeque<(Nanos, SeatKey)>,
+    /// Lanes that made a body lately: until when, in that order, because the grain is one.
+    grained: VecDeque<(Nanos, LaneKey)>,
+    latency: Latency,
+}
+
+/// What a shard is made of.
+pub struct ShardOptions {
+    /// Its number.
+    pub id: u32,
+    /// The instruments.
+    pub registry: Arc<Registry>,
+    /// Its dirty marks.
+    pub marks: Arc<Marks>,
+    /// All counters.
+    pub stats: SharedStats,
+    /// The clock.
+    pub time: Box<dyn Fn() -> Nanos + Send>,
+}
+
+impl std::fmt::Debug for ShardOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardOptions").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// One thread's subscribers.
+pub struct Shard {
+    id: u32,
+    pub(super) registry: Arc<Registry>,
+    marks: Arc<Marks>,
+    pub(super) stats: ShardStats,
+    totals: SharedStats,
+    time: Box<dyn Fn() -> Nanos + Send>,
+    pub(super) maker: Maker<'static>,
+    pub(super) connections: SlotMap<ConnectionKey, Connection>,
+    pub(super) seats: SlotMap<SeatKey, Seat>,
+    pub(super) lanes: SlotMap<LaneKey, Lane<Subscriber>>,
+    lane_of: HashMap<(View, BudgetClass), LaneKey>,
+    /// By instrument and channel.
+    lanes_of: HashMap<(InstrumentId, Channel), Vec<LaneKey>>,
+    classes: [Class; BUDGETS_MS.len()],
+    timers: BinaryHeap<Reverse<(Nanos, ConnectionKey)>>,
+    /// Connections with a request that is being carried out, or bytes not looked at yet.
+    busy: VecDeque<ConnectionKey>,
+    /// Connections whose wish to be polled may have changed.
+    touched: Vec<ConnectionKey>,
+    ended: Vec<(ConnectionKey, Connection)>,
+    pub(super) frames: Frames,
+    pub(super) joining: Vec<SeatKey>,
+    read_buffer: Vec<u8>,
+    sessions: u64,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("id", &self.id)
+            .field("connections", &self.connections.len())
+            .field("lanes", &self.lanes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// A shard without connections.
+    pub fn new(options: ShardOptions) -> Self {
+        Self {
+            id: options.id,
+            registry: options.registry,
+            marks: options.marks,
+            stats: options.stats.shard(options.id),
+            totals: options.stats,
+            time: options.time,
+            maker: Maker::new(&Json),
+            connections: SlotMap::with_key(),
+            seats: SlotMap::with_key(),
+            lanes: SlotMap::with_key(),
+            lane_of: HashMap::new(),
+            lanes_of: HashMap::new(),
+            classes: Default::default(),
+            timers: BinaryHeap::new(),
+            busy: VecDeque::new(),
+            touched: Vec::new(),
+            ended: Vec::new(),
+            frames: Frames::default(),
+            joining: Vec::new(),
+            read_buffer: vec![0; READ_BYTES_PER_TURN],
+            sessions: 0,
+        }
+    }
+
+    pub(super) fn now(&self) -> Nanos {
+        (self.time)()
+    }
+
+    /// A connection by its key.
+    pub fn connection(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.connections.get(key)
+    }
+
+    /// How many connections it has.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// How many lanes it has.
+    pub fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Takes over a connection that was just upgraded, with the bytes that came behind its request.
+    pub fn accept(&mut self, socket: Box<dyn Socket>, early: &[u8]) -> ConnectionKey {
+        let now = self.now();
+        let mut connection = Connection::new(socket, now);
+        connection.unread = early.to_vec();
+        self.sessions += 1;
+        let hello = Control::Hello {
+            protocol: 1,
+            gateway: concat!("tickfan/", env!("CARGO_PKG_VERSION")).to_owned(),
+            session: format!("{:x}-{:x}-{:x}", now / MILLI_NS, self.id, self.sessions),
+            time: now / 1_000,
+            limits: HelloLimits {
+                subscriptions: SUBSCRIPTIONS_MAX,
+                message_bytes: CLIENT_MESSAGE_BYTES_MAX,
+                messages_per_s: CLIENT_MESSAGES_PER_S,
+            },
+            budgets_ms: BUDGETS_MS.to_vec(),
+            depths: Control::offered_depths(),
+        };
+        connection.push_control(&hello.to_json());
+        let key = self.connections.insert(connection);
+        self.totals.connections.inc();
+        self.send(key, None);
+        self.set_timer(key, now + PING_EVERY_NS);
+        self.busy.push_back(key);
+        self.touched.push(key);
+        key
+    }
+
+    /// The poller says that there is something to read.
+    pub fn on_readable(&mut self, key: ConnectionKey) {
+        let now = self.now();
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        if let Some(connection) = self.connections.get_mut(key) {
+            let may_read = connection.may_read();
+            let is_closing = matches!(connection.phase, Phase::Closing(_));
+            if may_read || is_closing {
+                match connection.socket.recv(&mut buffer) {
+                    Ok(None) => {}
+                    Ok(Some(0)) | Err(_) => self.end(key, Cause::Gone),
+                    // What comes after our close is of no interest, but for the peer's own.
+                    Ok(Some(count)) if is_closing => self.read_closing(key, &mut buffer[..count]),
+                    Ok(Some(count)) => {
+                        connection.read_ns = now;
+                        connection.pings_unanswered = 0;
+                        self.on_bytes(key, &mut buffer[..count]);
+                    }
+                }
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    fn read_closing(&mut self, key: ConnectionKey, mut bytes: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut reader = std::mem::take(&mut connection.reader);
+        let mut is_closed = false;
+        while let Ok(Some(incoming)) = reader.next(&mut bytes, &super::request::CLIENT_LIMITS) {
+            is_closed |= matches!(incoming, ws::Incoming::Close { .. });
+        }
+        connection.reader = reader;
+        if is_closed {
+            self.remove(key);
+        }
+    }
+
+    /// The poller says that the socket takes bytes again.
+    pub fn on_writable(&mut self, key: ConnectionKey) {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.is_blocked() {
+            return;
+        }
+        match connection.flush(now) {
+            Ok(taken) => {
+                self.stats.bytes.inc_by(taken as u64);
+                if !connection.is_blocked() {
+                    self.unblock(key);
+                }
+            }
+            Err(_) => self.end(key, Cause::Gone),
+        }
+    }
+
+    /// The connection did not take all: its seats leave the queues.
+    pub(super) fn block(&mut self, key: ConnectionKey, now: Nanos) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        for seat in &connection.seats {
+            if let Some(seat) = self.seats.get_mut(*seat) {
+                seat.standing = Standing::Blocked;
+            }
+        }
+        self.set_timer(key, now + STALL_NS_MAX);
+        self.touched.push(key);
+    }
+
+    fn unblock(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let seats = connection.seats.clone();
+        for seat_key in seats {
+            if let Some(seat) = self.seats.get_mut(seat_key) {
+                seat.standing = Standing::Idle;
+                if seat.has_news() {
+                    self.ready(seat_key);
+                }
+            }
+        }
+        self.busy.push_back(key);
+        self.touched.push(key);
+        self.send(key, None);
+    }
+
+    /// Puts a seat with news where it is sent to next.
+    pub(super) fn ready(&mut self, key: SeatKey) {
+        let Some(seat) = self.seats.get_mut(key) else { return };
+        if seat.standing != Standing::Ready && seat.standing != Standing::Blocked {
+            seat.standing = Standing::Ready;
+            self.classes[seat.class.index()].ready.push_back(key);
+        }
+    }
+
+    /// Puts seats back that could not be sent everything.
+    pub(super) fn requeue(&mut self, keys: &[SeatKey]) {
+        for key in keys {
+            if let Some(seat) = self.seats.get_mut(*key)
+                && seat.has_news()
+                && seat.standing == Standing::Ready
+            {
+                self.classes[seat.class.index()].ready.push_back(*key);
+            }
+        }
+    }
+
+    /// A seat was sent everything: its pace begins.
+    pub(super) fn seat_was_sent(&mut self, key: SeatKey, ts_ns: Nanos) {
+        let Some(seat) = self.seats.get_mut(key) else { return };
+        let class = &mut self.classes[seat.class.index()];
+        class.latency.record(ts_ns.saturating_sub(seat.oldest_ns));
+        seat.oldest_ns = 0;
+        seat.sent_ns = ts_ns;
+        let pace = pace_ns(seat.class);
+        if pace == 0 {
+            seat.standing = Standing::Idle;
+            return;
+        }
+        seat.standing = Standing::Paced(ts_ns + pace);
+        class.paced.push_back((ts_ns + pace, key));
+    }
+
+    /// The 99th percentile of a class lately.
+    pub(super) fn p99_us(&self, class: BudgetClass) -> Option<u64> {
+        self.classes[class.index()].latency.p99_us()
+    }
+
+    /// Does all that is due; returns when it is to be called again at the latest (0 = at once).
+    pub fn turn(&mut self) -> Nanos {
+        self.run_timers();
+        for _ in 0..LOOKS_PER_TURN {
+            let now = self.now();
+            self.take_marks(now);
+            self.end_grains(now);
+            self.end_paces(now);
+            self.work();
+            for _ in 0..SENDS_PER_LOOK {
+                let Some(seat) = self.next_seat() else { break };
+                let Some(connection) = self.seats.get(seat).map(|seat| seat.connection) else {
+                    continue;
+                };
+                self.send(connection, Some(seat));
+            }
+            if self.is_idle() {
+                return self.next_due();
+            }
+        }
+        0
+    }
+
+    fn is_idle(&self) -> bool {
+        self.busy.is_empty() && self.classes.iter().all(|class| class.ready.is_empty())
+    }
+
+    fn next_due(&self) -> Nanos {
+        let mut due = self.timers.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
+        for class in &self.classes {
+            if let Some((until, _)) = class.paced.front() {
+                due = due.min(*until);
+            }
+            if let Some((until, _)) = class.grained.front() {
+                due = due.min(*until);
+            }
+        }
+        due
+    }
+
+    /// Dirty marks become bodies, at once or after the lane's grain.
+    fn take_marks(&mut self, now: Nanos) {
+        let marks = Arc::clone(&self.marks);
+        marks.take(|id, channel, oldest_ns| {
+            let Some(lanes) = self.lanes_of.get(&(id, channel)) else { return };
+            let lanes = lanes.clone();
+            let Some(first) = lanes.first().and_then(|key| self.lanes.get(*key)) else { return };
+            let newest = first.entry.load();
+            for key in lanes {
+                let Some(lane) = self.lanes.get_mut(key) else { continue };
+                if lane.pending_ns == 0 {
+                    lane.pending_ns = oldest_ns;
+                }
+                let urgent = lane.is_urgent(&newest);
+                if urgent || lane.grain_until_ns == 0 {
+                    self.advance(key, Arc::clone(&newest), urgent, now);
+                }
+            }
+        });
+    }
+
+    fn end_grains(&mut self, now: Nanos) {
+        for class in 0..self.classes.len() {
+            while let Some((until, key)) = self.classes[class].grained.front().copied()
+                && until <= now
+            {
+                self.classes[class].grained.pop_front();
+                let Some(lane) = self.lanes.get_mut(key) else { continue };
+                if lane.grain_until_ns != until {
+                    continue;
+                }
+                lane.grain_until_ns = 0;
+                if lane.pending_ns != 0 {
+                    let newest = lane.entry.load();
+                    self.advance(key, newest, false, now);
+                }
+            }
+        }
+    }
+
+    fn end_paces(&mut self, now: Nanos) {
+        for class in 0..self.classes.len() {
+            while let Some((until, key)) = self.classes[class].paced.front().copied()
+                && until <= now
+            {
+                self.classes[class].paced.pop_front();
+                let Some(seat) = self.seats.get_mut(key) else { continue };
+                if seat.standing != Standing::Paced(until) {
+                    continue;
+                }
+                seat.standing = Standing::Idle;
+                if seat.has_news() {
+                    self.ready(key);
+                }
+            }
+        }
+    }
+
+    /// A lane takes the newest snapshot, and its subscribers learn of the news.
+    pub(super) fn advance(
+        &mut self,
+        key: LaneKey,
+        newest: Arc<Snapshot>,
+        urgent: bool,
+        now: Nanos,
+    ) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let pending_ns = lane.pending_ns;
+        let bodies = lane.advance(newest, &mut self.maker);
+        self.stats.bodies.inc_by(u64::from(bodies));
+        self.stats.states_forgotten.inc_by(std::mem::take(&mut lane.states_forgotten));
+        if bodies == 0 {
+            return;
+        }
+        let grain_ns = lane.grain_ns();
+        if grain_ns > 0 {
+            lane.grain_until_ns = now + grain_ns;
+            self.classes[lane.class.index()].grained.push_back((now + grain_ns, key));
+        }
+        let oldest_ns = if pending_ns == 0 { now } else { pending_ns };
+        let class = &mut self.classes[lane.class.index()];
+        for subscriber in &lane.subscribers {
+            let Some(seat) = self.seats.get_mut(subscriber.seat) else { continue };
+            let Some(seated) = seat.subscriptions.get_mut(subscriber.index as usize) else {
+                continue;
+            };
+            if seated.oldest_ns == 0 && !matches!(seated.wants, Wants::First) {
+                seated.oldest_ns = oldest_ns;
+            }
+            if seat.oldest_ns == 0 {
+                seat.oldest_ns = oldest_ns;
+            }
+            let goes_now = match seat.standing {
+                Standing::Idle => true,
+                Standing::Paced(_) => urgent,
+                Standing::Ready | Standing::Blocked => false,
+            };
+            if goes_now {
+                seat.standing = Standing::Ready;
+                class.ready.push_back(subscriber.seat);
+            }
+        }
+    }
+
+    /// The seat with the earliest deadline among the longest waiting of each class.
+    fn next_seat(&mut self) -> Option<SeatKey> {
+        loop {
+            let mut best: Option<(Nanos, usize)> = None;
+            for (index, class) in self.classes.iter_mut().enumerate() {
+                // Seats that left, or were sent to together with another, are passed over.
+                while let Some(key) = class.ready.front()
+                    && self
+                        .seats
+                        .get(*key)
+                        .is_none_or(|seat| seat.standing != Standing::Ready || !seat.has_news())
+                {
+                    class.ready.pop_front();
+                }
+                let Some(seat) = class.ready.front().and_then(|key| self.seats.get(*key)) else {
+                    continue;
+                };
+                let deadline_ns = seat.oldest_ns + seat.class.budget_ns();
+                if best.is_none_or(|(earliest, _)| deadline_ns < earliest) {
+                    best = Some((deadline_ns, index));
+                }
+            }
+            let (_, index) = best?;
+            if let Some(key) = self.classes[index].ready.pop_front() {
+                return Some(key);
+            }
+        }
+    }
+
+    /// Finds or makes the lane of a view at a budget.
+    pub(super) fn lane(&mut self, view: View, class: BudgetClass, entry: &Arc<Entry>) -> LaneKey {
+        if let Some(key) = self.lane_of.get(&(view, class)) {
+            return *key;
+        }
+        // The interest first, the snapshot after: no change can fall between them.
+        self.marks.set_interest(view.instrument, view.channel, true);
+        let key = self.lanes.insert(Lane::new(view, class, Arc::clone(entry)));
+        self.lane_of.insert((view, class), key);
+        self.lanes_of.entry((view.instrument, view.channel)).or_default().push(key);
+        self.totals.lanes.inc();
+        key
+    }
+
+    fn remove_lane(&mut self, key: LaneKey) {
+        let Some(lane) = self.lanes.remove(key) else { return };
+        self.totals.lanes.dec();
+        self.lane_of.remove(&(lane.view, lane.class));
+        let of = (lane.view.instrument, lane.view.channel);
+        if let Some(lanes) = self.lanes_of.get_mut(&of) {
+            lanes.retain(|other| *other != key);
+            if lanes.is_empty() {
+                self.lanes_of.remove(&of);
+                self.marks.set_interest(of.0, of.1, false);
+            }
+        }
+    }
+
+    /// The seat of a connection in a class, made if need be.
+    fn seat(&mut self, connection_key: ConnectionKey, class: BudgetClass) -> Option<SeatKey> {
+        let connection = self.connections.get_mut(connection_key)?;
+        let known = connection
+            .seats
+            .iter()
+            .find(|key| self.seats.get(**key).is_some_and(|seat| seat.class == class));
+        if let Some(key) = known {
+            return Some(*key);
+        }
+        let mut seat = Seat::new(connection_key, class);
+        if connection.is_blocked() {
+            seat.standing = Standing::Blocked;
+        }
+        let key = self.seats.insert(seat);
+        connection.seats.push(key);
+        Some(key)
+    }
+
+    /// Seats a subscription; with something to send at once it is made ready.
+    pub(super) fn sit(
+        &mut self,
+        connection: ConnectionKey,
+        lane_key: LaneKey,
+        held: u64,
+        wants: Wants,
+    ) {
+        let now = self.now();
+        let Some(lane) = self.lanes.get(lane_key) else { return };
+        let (class, number, position) = (lane.class, lane.view.number(), lane.end());
+        let is_news = match &wants {
+            Wants::Log => false,
+            Wants::First | Wants::Whole if lane.view.channel == Channel::Trades => held < lane.s(),
+            Wants::First | Wants::Whole => lane.status().state.has_whole(),
+            Wants::Bridge(_) => true,
+        };
+        let Some(seat_key) = self.seat(connection, class) else { return };
+        let (Some(seat), Some(lane)) = (self.seats.get_mut(seat_key), self.lanes.get_mut(lane_key))
+        else {
+            return;
+        };
+        let index = seat.subscriptions.len() as u32;
+        let slot = lane.subscribers.len() as u32;
+        lane.subscribers.push(Subscriber { seat: seat_key, index });
+        let seated = Seated { lane: lane_key, slot, position, held, oldest_ns: 0, wants };
+        seat.subscriptions.push(seated);
+        if is_news {
+            if seat.oldest_ns == 0 {
+                seat.oldest_ns = now;
+            }
+            self.ready(seat_key);
+        }
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.set_place(Place { view: number, seat: seat_key, index });
+        }
+        self.totals.subscriptions.inc();
+    }
+
+    /// Ends a subscription; returns what it was.
+    pub(super) fn stand_up(&mut self, key: ConnectionKey, view: u32) -> Option<Seated> {
+        let connection = self.connections.get_mut(key)?;
+        let place = connection.place(view)?;
+        connection.remove_place(view);
+        let seat = self.seats.get_mut(place.seat)?;
+        let index = place.index as usize;
+        let seated = seat.subscriptions.swap_remove(index);
+        // The last of the seat took its index, and the last of the lane takes its slot.
+        if let Some(moved) = seat.subscriptions.get(index)
+            && let Some(lane) = self.lanes.get_mut(moved.lane)
+        {
+            lane.subscribers[moved.slot as usize].index = place.index;
+            let moved_place =
+                Place { view: lane.view.number(), seat: place.seat, index: place.index };
+            connection.set_place(moved_place);
+        }
+        if seat.subscriptions.is_empty() {
+            connection.seats.retain(|seat| *seat != place.seat);
+            self.seats.remove(place.seat);
+        }
+        if let Some(lane) = self.lanes.get_mut(seated.lane) {
+            lane.subscribers.swap_remove(seated.slot as usize);
+            if let Some(moved) = lane.subscribers.get(seated.slot as usize)
+                && let Some(other) = self
+                    .seats
+                    .get_mut(moved.seat)
+                    .and_then(|seat| seat.subscriptions.get_mut(moved.index as usize))
+            {
+                other.slot = seated.slot;
+            }
+            if lane.subscribers.is_empty() {
+                self.remove_lane(seated.lane);
+            }
+        }
+        self.totals.subscriptions.dec();
+        Some(seated)
+    }
+
+    /// Carries out one part of each request under way.
+    fn work(&mut self) {
+        for _ in 0..self.busy.len() {
+            let Some(key) = self.busy.pop_front() else { return };
+            if self.work_on(key) {
+                self.busy.push_back(key);
+            }
+            self.touched.push(key);
+        }
+    }
+
+    pub(super) fn be_busy(&mut self, key: ConnectionKey) {
+        self.busy.push_back(key);
+    }
+
+    // --- Time and ends.
+
+    pub(super) fn set_timer(&mut self, key: ConnectionKey, at_ns: Nanos) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.timer_ns == 0 || at_ns < connection.timer_ns {
+            connection.timer_ns = at_ns;
+            self.timers.push(Reverse((at_ns, key)));
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now();
+        while let Some(Reverse((at_ns, key))) = self.timers.peek().copied()
+            && at_ns <= now
+        {
+            self.timers.pop();
+            match self.connections.get_mut(key) {
+                Some(connection) if connection.timer_ns == at_ns => connection.timer_ns = 0,
+                _ => continue,
+            }
+            let next_ns = self.on_timer(key, now);
+            self.set_timer(key, next_ns);
+        }
+    }
+
+    /// Looks after one connection; returns when to look again.
+    fn on_timer(&mut self, key: ConnectionKey, now: Nanos) -> Nanos {
+        let Some(connection) = self.connections.get_mut(key) else { return now + PING_EVERY_NS };
+        match connection.phase {
+            Phase::Closing(at_ns) | Phase::Draining(at_ns) if now < at_ns => return at_ns,
+            Phase::Closing(_) => {
+                connection.socket.abort();
+                self.remove(key);
+                return Nanos::MAX;
+            }
+            Phase::Draining(_) => {
+                self.close(key, Cause::Restart, "restart");
+                return now + CLOSE_LINGER_NS;
+            }
+            Phase::Open => {}
+        }
+        if connection.is_blocked() && now >= connection.taken_ns + STALL_NS_MAX {
+            connection.socket.abort();
+            self.end(key, Cause::Stalled);
+            return Nanos::MAX;
+        }
+        let mut next_ns = connection.read_ns.max(connection.pinged_ns) + PING_EVERY_NS;
+        if now >= next_ns {
+            let took_since = connection.taken_ns > connection.pinged_ns
+                && connection.frame_sent_ns > connection.pinged_ns;
+            if connection.pings_unanswered >= PINGS_UNANSWERED_MAX && !took_since {
+                self.close(key, Cause::Silent, "no answer to pings");
+                return now + CLOSE_LINGER_NS;
+            }
+            connection.pings_unanswered += 1;
+            connection.pinged_ns = now;
+            next_ns = now + PING_EVERY_NS;
+            if !connection.is_blocked() {
+                ws::write_ping(b"", &mut connection.control);
+                self.send(key, None);
+            }
+        }
+        let Some(connection) = self.connections.get(key) else { return Nanos::MAX };
+        if connection.is_blocked() {
+            next_ns = next_ns.min(connection.taken_ns + STALL_NS_MAX);
+        }
+        if connection.heartbeat_ns > 0 {
+            let due_ns = connection.frame_sent_ns + connection.heartbeat_ns;
+            if now >= due_ns {
+                self.send_heartbeat(key, now);
+                next_ns = next_ns.min(now + connection_heartbeat_ns(&self.connections, key));
+            } else {
+                next_ns = next_ns.min(due_ns);
+            }
+        }
+        next_ns
+    }
+
+    /// Says goodbye with a close frame, and ends the connection when the peer does or a while later.
+    pub(super) fn close(&mut self, key: ConnectionKey, cause: Cause, reason: &str) {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return;
+        }
+        self.totals.close(cause.name()).inc();
+        tracing::debug!(cause = cause.name(), reason, "connection closed");
+        ws::write_close(cause.close_code(), reason, &mut connection.control);
+        let control = std::mem::take(&mut connection.control);
+        // Behind whatever the socket has not taken yet; it may never take it.
+        let sent = connection.send(&[super::connection::Piece::Copied(&control)], now);
+        connection.phase = Phase::Closing(now + CLOSE_LINGER_NS);
+        connection.timer_ns = 0;
+        connection.work = None;
+        connection.unread = Vec::new();
+        if sent.is_err() {
+            self.remove(key);
+            return;
+        }
+        self.leave_all(key);
+        self.set_timer(key, now + CLOSE_LINGER_NS);
+        self.touched.push(key);
+    }
+
+    /// The connection is over, without another byte.
+    pub(super) fn end(&mut self, key: ConnectionKey, cause: Cause) {
+        if let Some(connection) = self.connections.get(key)
+            && !matches!(connection.phase, Phase::Closing(_))
+        {
+            self.totals.close(cause.name()).inc();
+            tracing::debug!(cause = cause.name(), "connection ended");
+        }
+        self.remove(key);
+    }
+
+    fn leave_all(&mut self, key: ConnectionKey) {
+        let views: Vec<u32> = self
+            .connections
+            .get(key)
+            .map(|connection| connection.places.iter().map(|place| place.view).collect())
+            .unwrap_or_default();
+        for view in views {
+            self.stand_up(key, view);
+        }
+    }
+
+    fn remove(&mut self, key: ConnectionKey) {
+        self.leave_all(key);
+        if let Some(connection) = self.connections.remove(key) {
+            self.totals.connections.dec();
+            self.ended.push((key, connection));
+        }
+    }
+
+    /// Tells every client that the gateway goes away, and closes them spread over a while.
+    pub fn drain(&mut self) {
+        let now = self.now();
+        let keys: Vec<ConnectionKey> = self.connections.keys().collect();
+        let count = keys.len().max(1) as u64;
+        for (i, key) in (0u64..).zip(keys) {
+            let at_ns = now + DRAIN_NS * (i + 1) / count;
+            // Spread, so that those who come back do not come at once; it need not be random.
+            let retry_after_ms = DRAIN_RETRY_MS * (i + 1) / count;
+            let drain = Control::Drain {
+                in_ms: (at_ns - now) / MILLI_NS,
+                retry_after_ms,
+                reason: "restart".to_owned(),
+            };
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            if !matches!(connection.phase, Phase::Open) {
+                continue;
+            }
+            connection.push_control(&drain.to_json());
+            connection.phase = Phase::Draining(at_ns);
+            connection.timer_ns = 0;
+            self.set_timer(key, at_ns);
+            self.send(key, None);
+        }
+    }
+
+    /// Connections whose wish to be polled may have changed since the last call.
+    pub fn take_touched(&mut self) -> Vec<ConnectionKey> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Connections that are over since the last call; their sockets are to be dropped.
+    pub fn take_ended(&mut self) -> Vec<(ConnectionKey, Connection)> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// The shard's dirty marks.
+    pub fn marks(&self) -> &Arc<Marks> {
+        &self.marks
+    }
+}
+
+fn connection_heartbeat_ns(
+    connections: &SlotMap<ConnectionKey, Connection>,
+    key: ConnectionKey,
+) -> Nanos {
+    connections.get(key).map_or(Nanos::MAX, |connection| connection.heartbeat_ns)
+}

@@ -1,0 +1,424 @@
+//! Starts and stops everything: the only place, with `main`, that knows both halves of the gateway.
+//!
+//! Threads: one for the feeds, one for REST requests to venues, one per shard, one for the door and
+//! the admin listener, and one for the simulator where it is the feed.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use feed_sim::market::MarketOptions;
+use tickfan_core::market::{Channel, Listing, Nanos, State, Why};
+use tickfan_core::snapshot::marks::Marks;
+use tickfan_core::snapshot::{Entry, Registry};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::admin::Admin;
+use crate::clock::Clock;
+use crate::config::{Config, FeedConfig, Symbols};
+use crate::door::Door;
+use crate::fanout::ShardHandle;
+use crate::feed::rest::{self, ImageFetcher};
+use crate::feed::session::Session;
+use crate::feed::tls::{Address, Connector};
+use crate::feed::{Feed, FeedOptions};
+use crate::http;
+use crate::limits::{
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, DRAIN_NS, FEED_FAILURES_MAX, FEED_FAILURES_NS,
+    INSTRUMENTS_MAX, REST_QUEUE_MAX, REST_RESULTS_MAX, SECOND_NS,
+};
+use crate::stats::{SharedStats, Stats};
+use crate::venue;
+
+/// Epochs begin at the seconds since 2020-01-01.
+const EPOCH_ORIGIN_S: u64 = 1_577_836_800;
+
+/// A running gateway. It stops when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where operators look.
+    pub admin: SocketAddr,
+    /// The instruments.
+    pub registry: Arc<Registry>,
+    /// Counters.
+    pub stats: SharedStats,
+    shards: Arc<[ShardHandle]>,
+    is_draining: Arc<AtomicBool>,
+    /// Dropped to stop the threads that run tokio.
+    _stop: watch::Sender<()>,
+    failed: Option<oneshot::Receiver<String>>,
+}
+
+impl Running {
+    /// Waits until something fails for good; says what.
+    pub async fn failed(&mut self) -> String {
+        match self.failed.take() {
+            Some(failed) => failed.await.unwrap_or_else(|_| "the feed thread is gone".to_owned()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells every client to come back later, closes them spread over a while, and returns when that
+    /// is done.
+    pub async fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        for shard in &*self.shards {
+            shard.drain();
+        }
+        // The last is closed at the end of the drain and has a moment to answer.
+        let mut left = DRAIN_NS + SECOND_NS;
+        let step_ns = SECOND_NS / 20;
+        while left > 0 && self.shards.iter().any(|shard| shard.load() > 0) {
+            tokio::time::sleep(Duration::from_nanos(step_ns)).await;
+            left = left.saturating_sub(step_ns);
+        }
+    }
+}
+
+/// Starts a gateway. Nothing is started unless everything can be.
+///
+/// # Errors
+/// When an address cannot be had, an address of a venue cannot be read, or a thread cannot be
+/// started.
+pub fn start(config: Config) -> Result<Running> {
+    let clock = Clock::start();
+    let stats = SharedStats::new(Stats::default());
+    let registry = Arc::new(Registry::new(INSTRUMENTS_MAX));
+    let (stop, stopped) = watch::channel(());
+
+    let door_runtime = runtime()?;
+    let door_entered = door_runtime.enter();
+    let listener = http::listen(config.listen)
+        .with_context(|| format!("cannot listen on {} for clients", config.listen))?;
+    let admin_listener = http::listen(config.admin)
+        .with_context(|| format!("cannot listen on {} for operators", config.admin))?;
+    let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+    drop(door_entered);
+
+    let shards: Arc<[ShardHandle]> = (0..config.shards as u32)
+        .map(|id| ShardHandle::spawn(id, Arc::clone(&registry), Arc::clone(&stats), clock.clone()))
+        .collect::<std::io::Result<_>>()
+        .context("cannot start a shard")?;
+
+    let rest_runtime = runtime()?;
+    let feed_runtime = runtime()?;
+    let epoch = (clock.now() / SECOND_NS).saturating_sub(EPOCH_ORIGIN_S) as u32;
+    let mut watchdogs: Vec<_> = shards
+        .iter()
+        .enumerate()
+        .map(|(id, shard)| (format!("shard-{id}"), Arc::clone(&shard.watchdog)))
+        .collect();
+    let (fail, failed) = oneshot::channel();
+    let mut feeds = Vec::new();
+    for feed in config.feeds {
+        let watchdog = Arc::new(AtomicU64::new(clock.now()));
+        watchdogs.push((format!("feed {}", feed.venue.name()), Arc::clone(&watchdog)));
+        let feed = FeedTask {
+            addresses: addresses(&feed)?,
+            config: feed,
+            connector: Connector::new(&[])?,
+            registry: Arc::clone(&registry),
+            marks: shards.iter().map(|shard| Arc::clone(&shard.marks)).collect(),
+            stats: Arc::clone(&stats),
+            clock: clock.clone(),
+            rest: rest_runtime.handle().clone(),
+            epoch,
+            watchdog,
+        };
+        feed.register_named()?;
+        feeds.push(feed);
+    }
+    feed_runtime.spawn(supervise(feeds, fail));
+
+    let is_draining = Arc::new(AtomicBool::new(false));
+    let door = Arc::new(Door {
+        registry: Arc::clone(&registry),
+        shards: Arc::clone(&shards),
+        stats: Arc::clone(&stats),
+        clock: clock.clone(),
+        is_draining: Arc::clone(&is_draining),
+    });
+    let operators = Arc::new(Admin {
+        registry: Arc::clone(&registry),
+        stats: Arc::clone(&stats),
+        clock: clock.clone(),
+        watchdogs,
+        is_draining: Arc::clone(&is_draining),
+    });
+    door_runtime.spawn(door.run(listener));
+    door_runtime.spawn(operators.run(admin_listener));
+    door_runtime.spawn(discipline(clock));
+    for (name, runtime) in [("door", door_runtime), ("rest", rest_runtime), ("feed", feed_runtime)]
+    {
+        run_until_stopped(name, runtime, stopped.clone())?;
+    }
+    Ok(Running {
+        listen,
+        admin,
+        registry,
+        stats,
+        shards,
+        is_draining,
+        _stop: stop,
+        failed: Some(failed),
+    })
+}
+
+/// Starts the built-in simulator on a thread of its own; gives its address. It lives as long as the
+/// process.
+///
+/// # Errors
+/// When it cannot listen on loopback.
+pub fn start_simulator(seed: u64, symbols: usize, rate: u32) -> Result<SocketAddr> {
+    let runtime = runtime()?;
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)))
+        .context("cannot listen on loopback for the simulator")?;
+    let address = listener.local_addr()?;
+    let options = MarketOptions { seed, symbols, rate, start_ns: feed_sim::clock::wall_ns() };
+    std::thread::Builder::new().name("simulator".to_owned()).spawn(move || {
+        if let Err(error) = runtime.block_on(feed_sim::serve::serve(listener, options)) {
+            tracing::error!(%error, "the simulator failed");
+        }
+    })?;
+    Ok(address)
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
+fn run_until_stopped(name: &str, runtime: Runtime, mut stopped: watch::Receiver<()>) -> Result<()> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // An error means that the sender was dropped: that is the sign.
+            let _ = runtime.block_on(stopped.changed());
+        })
+        .with_context(|| format!("cannot start the {name} thread"))?;
+    Ok(())
+}
+
+async fn discipline(clock: Clock) {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every_second.tick().await;
+        clock.discipline();
+    }
+}
+
+/// Where a feed's venue is.
+#[derive(Debug, Clone)]
+struct Addresses {
+    stream: Address,
+    rest: Address,
+}
+
+fn addresses(feed: &FeedConfig) -> Result<Addresses> {
+    let endpoints = venue::endpoints(feed.venue);
+    let stream = feed.url.as_deref().unwrap_or(endpoints.stream);
+    let rest = feed.rest_url.as_deref().unwrap_or(endpoints.rest);
+    Ok(Addresses { stream: Address::parse(stream)?, rest: Address::parse(rest)? })
+}
+
+/// Runs every feed; one that fails again and again ends the gateway for its supervisor.
+async fn supervise(feeds: Vec<FeedTask>, fail: oneshot::Sender<String>) {
+    let (failures, mut failed) = mpsc::channel::<String>(1);
+    for feed in feeds {
+        let failures = failures.clone();
+        tokio::spawn(async move {
+            let venue = feed.config.venue.name();
+            let mut recent: VecDeque<Nanos> = VecDeque::new();
+            loop {
+                let feed = feed.clone();
+                let clock = feed.clock.clone();
+                // A panic is a bug of ours: it stays within this feed.
+                let task = tokio::spawn(feed.run());
+                let Err(error) = task.await else { return };
+                let now = clock.now();
+                tracing::error!(venue, %error, "the feed failed and is started again");
+                recent.push_back(now);
+                recent.retain(|at_ns| now < at_ns + FEED_FAILURES_NS);
+                if recent.len() >= FEED_FAILURES_MAX {
+                    let message = format!("the feed {venue} failed {FEED_FAILURES_MAX} times");
+                    // Somebody else may have failed for good at the same moment.
+                    let _ = failures.try_send(message);
+                    return;
+                }
+                let pause_ns = BACKOFF_FIRST_NS << recent.len();
+                tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
+            }
+        });
+    }
+    drop(failures);
+    if let Some(message) = failed.recv().await {
+        let _ = fail.send(message);
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// One `[[feed]]` of the configuration.
+#[derive(Clone)]
+struct FeedTask {
+    config: FeedConfig,
+    addresses: Addresses,
+    connector: Connector,
+    registry: Arc<Registry>,
+    marks: Vec<Arc<Marks>>,
+    stats: SharedStats,
+    clock: Clock,
+    rest: Handle,
+    epoch: u32,
+    watchdog: Arc<AtomicU64>,
+}
+
+impl FeedTask {
+    /// Instruments that are named are there from the start.
+    fn register_named(&self) -> Result<()> {
+        if let Symbols::Named(names) = &self.config.symbols {
+            let natives: Vec<Arc<str>> = names.iter().map(|name| Arc::from(&**name)).collect();
+            self.register(&natives)?;
+        }
+        Ok(())
+    }
+
+    fn register(&self, natives: &[Arc<str>]) -> Result<Vec<Arc<Entry>>> {
+        let now = self.clock.now();
+        Ok(self.registry.register(self.config.venue, natives, self.epoch, now)?)
+    }
+
+    /// Keeps the feed running for ever.
+    async fn run(self) {
+        let venue = self.config.venue;
+        let listings = self.listings().await;
+        let natives: Vec<Arc<str>> = match &self.config.symbols {
+            Symbols::All => listings.iter().map(|listing| Arc::clone(&listing.native)).collect(),
+            Symbols::Named(names) => names.iter().map(|name| Arc::from(&**name)).collect(),
+        };
+        let entries = match self.register(&natives) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(venue = venue.name(), %error, "the feed is given up");
+                return;
+            }
+        };
+        let mut instruments = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let listing = listings.iter().find(|listing| listing.native == entry.instrument.native);
+            if let Some(listing) = listing {
+                entry.set_listing(listing.clone());
+            } else if !listings.is_empty() {
+                tracing::error!(symbol = %entry.instrument.symbol, "the venue does not list it");
+                self.close_unlisted(&entry);
+                continue;
+            }
+            instruments.push((entry, listing.map(Listing::scales)));
+        }
+        let stats = self.stats.feed(venue);
+        let mut feed = Feed::new(FeedOptions {
+            venue,
+            instruments,
+            depth: self.config.depth,
+            trades: self.config.trades,
+            marks: self.marks.clone(),
+            stats: stats.clone(),
+            seed: self.clock.now(),
+        });
+        if feed.was_started_before() {
+            stats.restarts.inc();
+            feed.on_disconnected(Why::FeedRestarted, self.clock.now());
+        }
+        let (image_requests, requests) = mpsc::channel(REST_QUEUE_MAX);
+        let (results, image_results) = mpsc::channel(REST_RESULTS_MAX);
+        let fetcher = ImageFetcher {
+            connector: self.connector.clone(),
+            address: self.addresses.rest.clone(),
+            decode: feed.decoder().image_decoder(),
+            images_per_minute: venue::endpoints(venue).images_per_minute,
+            clock: self.clock.clone(),
+        };
+        self.rest.spawn(fetcher.run(requests, results));
+        let session = Session {
+            connector: self.connector,
+            address: self.addresses.stream,
+            image_requests,
+            image_results,
+            clock: self.clock,
+            watchdog: self.watchdog,
+        };
+        session.run(feed).await;
+    }
+
+    /// The venue's instrument list; empty where it has none, or where it cannot be had and the
+    /// instruments are named.
+    async fn listings(&self) -> Vec<Listing> {
+        let venue = self.config.venue;
+        let Some(path) = venue::endpoints(venue).instruments_path else { return Vec::new() };
+        let mut pause_ns = BACKOFF_FIRST_NS;
+        loop {
+            self.watchdog.store(self.clock.now(), Ordering::Relaxed);
+            let connector = self.connector.clone();
+            let address = self.addresses.rest.clone();
+            // It may be 20 MB: fetched and read on the REST thread.
+            let fetched = self.rest.spawn(async move {
+                let body = rest::get(&connector, &address, path).await?;
+                venue::listings(venue, &body).map_err(anyhow::Error::from)
+            });
+            let listings = tokio::select! {
+                listings = fetched => listings.map_err(anyhow::Error::from).and_then(|l| l),
+                never = tick(&self.watchdog, &self.clock) => match never {},
+            };
+            match (listings, &self.config.symbols) {
+                (Ok(listings), _) if !listings.is_empty() => return listings,
+                (result, Symbols::Named(_)) => {
+                    let error = result.err().unwrap_or_else(|| anyhow!("it is empty"));
+                    tracing::warn!(
+                        venue = venue.name(), error = %format!("{error:#}"),
+                        "no instrument list; scales come from the first images"
+                    );
+                    return Vec::new();
+                }
+                (result, Symbols::All) => {
+                    let error = result.err().unwrap_or_else(|| anyhow!("it is empty"));
+                    tracing::warn!(
+                        venue = venue.name(), error = %format!("{error:#}"),
+                        "no instrument list yet; it is asked for again"
+                    );
+                    tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
+                    pause_ns = (2 * pause_ns).min(BACKOFF_MAX_NS);
+                }
+            }
+        }
+    }
+
+    /// An instrument that the venue does not list is shown as closed.
+    fn close_unlisted(&self, entry: &Entry) {
+        let now = self.clock.now();
+        let mut snapshot = (*entry.load()).clone();
+        for channel in Channel::ALL {
+            snapshot.status_mut(*channel).turn(State::Closed, Why::Refused, now);
+        }
+        entry.publish(Arc::new(snapshot));
+        for marks in &self.marks {
+            for channel in Channel::ALL {
+                marks.mark(entry.instrument.id, *channel, now);
+            }
+            marks.wake_if_parked(now);
+        }
+    }
+}
+
+/// Keeps a watchdog quiet while something else is waited for.
+async fn tick(watchdog: &AtomicU64, clock: &Clock) -> std::convert::Infallible {
+    loop {
+        watchdog.store(clock.now(), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
