@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use tickfan::config::Config;
+use tickfan::serve::{self, Running};
 
 /// What the gateway is fed with.
 pub(crate) struct Feed<'a> {
@@ -21,8 +23,7 @@ pub(crate) struct Feed<'a> {
 
 /// A gateway that runs until this is dropped.
 pub(crate) struct Target {
-    /// Where it listens for clients.
-    pub(crate) listen: SocketAddr,
+    running: Running,
 }
 
 impl Target {
@@ -31,8 +32,13 @@ impl Target {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start(feed: &Feed<'_>) -> Result<Self> {
-        let text = config(feed);
-        bail!("the gateway cannot be served yet; it would be with:\n{text}")
+        let config = Config::parse(&config(feed), "verify.toml")?;
+        Ok(Self { running: serve::start(config)? })
+    }
+
+    /// Where it listens for clients.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.running.listen
     }
 }
 

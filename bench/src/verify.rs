@@ -198,6 +198,7 @@ fn play(expected: &Arc<Expected>, speed: Speed, loss: Option<Loss>) -> Result<Ou
         address: venue.address,
         trades: expected.trade_stream,
     })?;
+    let gateway = target.listen();
     let progress = Progress::new(START_MAX);
     let cast = cast();
     let (news, hear) = mpsc::channel();
@@ -215,7 +216,7 @@ fn play(expected: &Arc<Expected>, speed: Speed, loss: Option<Loss>) -> Result<Ou
             let news: Sender<News> = news.clone();
             let run = move || {
                 // The receiver is there until all readers have ended.
-                let ended = reader.run(target.listen, || drop(news.send((place, None))));
+                let ended = reader.run(gateway, || drop(news.send((place, None))));
                 let _ = news.send((place, Some(ended)));
             };
             std::thread::Builder::new().name(format!("reader {name}")).spawn_scoped(scope, run)?;
