@@ -55,7 +55,7 @@ pub(crate) struct Chain {
     s: Option<u64>,
     /// The venue's sequence of the last price in this epoch.
     q: Option<u64>,
-    /// The epoch that a gap ended.
+    /// The epoch that a gap ended; it may have begun and ended without an update in it.
     ended: Option<u64>,
 }
 
@@ -82,10 +82,8 @@ impl Chain {
         hold(since <= ts, "a state does not begin after it was told", ts, since)?;
         self.begin(epoch, state)?;
         if state == State::Gap {
-            let rule = "a gap names the epoch that it ends";
-            hold(epoch == self.epoch, rule, self.epoch, epoch)?;
-            self.ended = Some(epoch);
             self.forget();
+            self.ended = Some(epoch);
         }
         self.enter(epoch, state);
         Ok(state)

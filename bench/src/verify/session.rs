@@ -53,6 +53,8 @@ impl Request {
 struct Entry {
     view: View,
     budget_us: u64,
+    /// It was sent whole: from then on its delays count.
+    has_whole: bool,
 }
 
 /// See the top of this file.
@@ -220,6 +222,8 @@ impl Session {
         let entry = Entry {
             view: View::new(&expected, name, request.channel, stands, &self.terms),
             budget_us: request.budget_ms * 1_000,
+            // Trades have no whole to begin with.
+            has_whole: request.channel == Channel::Trades,
         };
         let is_new = self.views.insert(view, entry).is_none();
         hold(is_new, "each view has its own number", "a new one", view)
@@ -261,7 +265,7 @@ impl Session {
         let late = envelope.late.as_deref().unwrap_or_default();
         let are_both = envelope.late.is_some() == envelope.late_us.is_some();
         hold(are_both, "late and late_us come together", "both or none", "one")?;
-        let is_meant = envelope.late.is_none() || (!late.is_empty() && envelope.late_us > Some(0));
+        let is_meant = envelope.late.is_none() || !late.is_empty();
         hold(is_meant, "late is absent when nothing is", "something late", "nothing")?;
         let is_list = late.is_sorted_by(|a, b| a < b) && late.iter().all(|index| *index < count);
         hold(is_list, "late lists updates of the frame", count, format!("{late:?}"))
@@ -286,7 +290,9 @@ impl Session {
             self.counts.late += 1;
         }
         // What was held back at least this long is over the budget, whatever was skipped before it.
-        let is_measured = entry.budget_us > 0 && matches!(update.t, "delta" | "bbo" | "trades");
+        let is_measured = entry.budget_us > 0
+            && entry.has_whole
+            && matches!(update.t, "delta" | "bbo" | "trades");
         if let Some(to) = update.to.filter(|_| is_measured) {
             let over_us = self.ts.saturating_sub(to).saturating_sub(entry.budget_us);
             let rule = "what waited for longer than its budget is late";
@@ -294,6 +300,7 @@ impl Session {
             hold(is_late || over_us <= CUT_US, rule, "a late mark", got)?;
             *worst_us = over_us.max(*worst_us);
         }
+        entry.has_whole |= matches!(update.t, "image" | "bbo");
         entry.view.update(update, self.ts, &mut self.counts)
     }
 }
