@@ -13,15 +13,11 @@ use tickfan_core::ws;
 
 use super::connection::{Cause, Connection, Piece};
 use super::lane::{Body, Due, Lane, Maker};
-use super::seat::{Seated, Wants};
+use super::seat::{Seat, Seated, Wants};
 use super::shard::{Shard, Subscriber};
 use super::{ConnectionKey, SeatKey};
-use crate::limits::{BODY_BYTES_SHARED, FRAME_UPDATES_MAX, SEND_BYTES};
+use crate::limits::{BODY_BYTES_SHARED, FRAME_HEAD_BYTES_MAX, FRAME_UPDATES_MAX, SEND_BYTES};
 use crate::stats::ShardStats;
-
-/// Room before the first update of a frame for its head with every update late, and the WebSocket
-/// header.
-const HEAD_BYTES_MAX: usize = 384;
 
 /// The frames of one send as they grow.
 #[derive(Debug, Default)]
@@ -48,7 +44,7 @@ impl Frames {
 
     fn begin(&mut self) {
         let at = self.bytes.len();
-        self.bytes.resize(at + HEAD_BYTES_MAX, 0);
+        self.bytes.resize(at + FRAME_HEAD_BYTES_MAX, 0);
         self.updates_at = self.bytes.len();
         self.count = 0;
         self.late.clear();
@@ -98,7 +94,7 @@ impl Frames {
             self.start = begins_at;
         } else {
             // Close the gap that a shorter head leaves behind the frame before.
-            let frame_at = self.updates_at - HEAD_BYTES_MAX;
+            let frame_at = self.updates_at - FRAME_HEAD_BYTES_MAX;
             self.bytes.copy_within(begins_at.., frame_at);
             self.bytes.truncate(self.bytes.len() - (begins_at - frame_at));
         }
@@ -107,7 +103,7 @@ impl Frames {
 
     /// Forgets the frame under construction, which has no update.
     fn abandon(&mut self) {
-        self.bytes.truncate(self.updates_at - HEAD_BYTES_MAX);
+        self.bytes.truncate(self.updates_at - FRAME_HEAD_BYTES_MAX);
     }
 
     fn finished(&self) -> &[u8] {
@@ -157,6 +153,20 @@ impl Shard {
     /// Sends a connection its control messages and what its seats are due: those of `first`, and of
     /// the seats that may join.
     pub(super) fn send(&mut self, key: ConnectionKey, first: Option<SeatKey>) {
+        self.send_where(key, first, |seat, now| seat.may_join(now));
+    }
+
+    /// Sends a connection everything that it is due, whatever the paces of its seats.
+    pub(super) fn send_owed(&mut self, key: ConnectionKey) {
+        self.send_where(key, None, |seat, _| seat.has_news());
+    }
+
+    fn send_where(
+        &mut self,
+        key: ConnectionKey,
+        first: Option<SeatKey>,
+        joins: impl Fn(&Seat, Nanos) -> bool,
+    ) {
         let now = self.now();
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !connection.may_send() {
@@ -173,7 +183,7 @@ impl Shard {
         if let Some(connection) = self.connections.get(key) {
             seats.extend(first);
             seats.extend(connection.seats.iter().copied().filter(|seat| {
-                Some(*seat) != first && self.seats.get(*seat).is_some_and(|seat| seat.may_join(now))
+                Some(*seat) != first && self.seats.get(*seat).is_some_and(|seat| joins(seat, now))
             }));
         }
         if !seats.is_empty() {
@@ -333,9 +343,17 @@ impl Filling<'_> {
                     return Served::Full;
                 }
                 self.push_states(seated, lane);
-                if let Some(bytes) = lane.bridge(&from, seated.held, self.maker) {
-                    self.push(&bytes, seated.oldest_ns);
-                    self.settle(seated, lane.s());
+                match lane.bridge(&from, seated.held, self.maker) {
+                    Some(bytes) => {
+                        self.push(&bytes, seated.oldest_ns);
+                        self.settle(seated, lane.s());
+                    }
+                    // Nothing differs yet, but the lane counts from a later version than the client
+                    // holds: what comes next has to be bridged as well.
+                    None if seated.held != lane.s() => {
+                        seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
+                    }
+                    None => {}
                 }
                 seated.position = lane.end();
                 seated.oldest_ns = 0;
