@@ -56,6 +56,8 @@ pub(crate) struct Update<'a> {
     pub(crate) to: Option<u64>,
     /// The state.
     pub(crate) state: Option<&'a str>,
+    /// Why it is in that state.
+    pub(crate) why: Option<&'a str>,
     /// Since when.
     pub(crate) since: Option<u64>,
     /// Bids: a list of levels, or one for a best bid and offer.

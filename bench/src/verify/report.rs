@@ -130,6 +130,8 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     /// Gaps that were told.
     pub(crate) gaps: u64,
+    /// Epochs that ended because of a finer number.
+    pub(crate) rescaled: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -143,6 +145,7 @@ impl std::ops::AddAssign for Counts {
         self.trades += other.trades;
         self.lost += other.lost;
         self.gaps += other.gaps;
+        self.rescaled += other.rescaled;
     }
 }
 
@@ -173,7 +176,7 @@ impl fmt::Display for Report {
         let mut total = Counts::default();
         writeln!(
             f,
-            "  {:<20} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>7} {:>5}",
+            "  {:<20} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>7} {:>5} {:>8}",
             "reader",
             "frames",
             "updates",
@@ -183,7 +186,8 @@ impl fmt::Display for Report {
             "late",
             "trades",
             "lost",
-            "gaps"
+            "gaps",
+            "rescaled"
         )?;
         for (name, counts) in &self.readers {
             row(f, name, counts)?;
@@ -200,7 +204,16 @@ impl fmt::Display for Report {
 fn row(f: &mut fmt::Formatter<'_>, name: &str, c: &Counts) -> fmt::Result {
     writeln!(
         f,
-        "  {name:<20} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>7} {:>5}",
-        c.frames, c.updates, c.states, c.merged, c.images, c.late, c.trades, c.lost, c.gaps
+        "  {name:<20} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>7} {:>5} {:>8}",
+        c.frames,
+        c.updates,
+        c.states,
+        c.merged,
+        c.images,
+        c.late,
+        c.trades,
+        c.lost,
+        c.gaps,
+        c.rescaled
     )
 }

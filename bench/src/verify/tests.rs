@@ -375,6 +375,10 @@ fn a_loss_must_be_told_and_repaired() {
 #[test]
 fn a_gap_where_nothing_is_lost_is_caught() {
     is_caught(at_12(Depth::Twenty).says(&state(7, "gap")), "nothing of this is lost");
+    // A finer number ends the epoch too, which is no loss.
+    let mut gateway = at_12(Depth::Twenty);
+    gateway.says(&state(7, "gap").replace("test", "scale_change")).unwrap();
+    gateway.says(&image(8, 1, 12, AT_12.0, AT_12.1)).unwrap();
     // The best prices of Binance do not hang on its book.
     let expected = spot();
     let terms = Terms { loss: Some(loss(&expected, 4, 7)), may_lose: false };

@@ -130,7 +130,12 @@ impl View {
     }
 
     fn state(&mut self, update: &Update<'_>, ts: u64, counts: &mut Counts) -> Result<(), Broken> {
-        if self.chain.turn(update, ts)? == State::Gap {
+        // A number finer than the scales of an instrument ends its epochs, and nothing is lost.
+        let is_rescaled = update.why == Some("scale_change");
+        let is_gap = self.chain.turn(update, ts)? == State::Gap;
+        if is_gap && is_rescaled {
+            counts.rescaled += 1;
+        } else if is_gap {
             counts.gaps += 1;
             self.trouble = match self.trouble {
                 Trouble::Ahead(_) | Trouble::Told => Trouble::Told,
