@@ -1,2 +1,30 @@
-//! Bench.
-fn main() {}
+//! Measures Tickfan: whether what it delivers is right, and how fast it is.
+//!
+//! Reads the arguments and runs one command. Progress goes to stderr, results to stdout.
+
+mod clock;
+mod target;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Load, latency and correctness measurement of Tickfan.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Verify(verify::Verify),
+}
+
+fn main() -> Result<ExitCode> {
+    let Command::Verify(verify) = Cli::parse().command;
+    Ok(if verify.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
