@@ -149,7 +149,10 @@ impl Verify {
         let drop_line = loss.as_ref().map(|loss| loss.line);
         let is_short = expected.has_numbers() && expected.recording.lines.len() < SHORT_LINES;
         let speed = match self.speed {
-            Speed::Max if is_short && drop_line.is_some() => SHORT_SPEED,
+            Speed::Max if is_short && drop_line.is_some() => {
+                eprintln!("not played at full speed: it would end before its images are fetched");
+                SHORT_SPEED
+            }
             speed => speed,
         };
         let (readers, difference) = play(expected, speed, loss)?;
