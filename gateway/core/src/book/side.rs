@@ -225,13 +225,13 @@ impl BookSide {
         true
     }
 
-    /// How many of the best `depth` levels lie within the venue's image, when fewer than there are.
+    /// How many of the best `depth` levels lie within the venue's image, where that was cut and the
+    /// depth reaches beyond the cut: of what lies there, some may be missing.
     pub fn trusted_len(&self, depth: usize) -> Option<usize> {
         let limit = self.trusted_rank?;
-        let shown = self.len.min(depth);
         let trusted =
-            self.iter().take(shown).take_while(|level| rank(self.side, level.px) <= limit).count();
-        (trusted < shown).then_some(trusted)
+            self.iter().take(depth).take_while(|level| rank(self.side, level.px) <= limit).count();
+        (trusted < depth).then_some(trusted)
     }
 
     /// Levels are sorted without repetition, no quantity is zero or less, and the counts agree.
