@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tickfan_core::diff::side_changes;
 use tickfan_core::market::{Channel, Level, Nanos, State, Trade};
+use tickfan_core::snapshot::tail::{Following, TradeTail};
 use tickfan_core::snapshot::{Entry, Fault, Snapshot, Status};
 use tickfan_core::view::{BudgetClass, View};
 use tickfan_core::wire::{Encoder, Head, Payload, Update};
@@ -375,20 +376,9 @@ impl<S> Lane<S> {
 
     fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
         let tail = &newest.trades.tail;
-        let lost = tail.floor().saturating_sub(self.s);
-        if lost > 0 {
-            self.append_trades_body(newest, &[], self.s + lost, to_ns, maker);
-        }
-        let mut chunk: Vec<Trade> = Vec::new();
-        for trade in tail.after(self.s) {
-            chunk.push(trade.clone());
-            if chunk.len() == BODY_TRADES_MAX {
-                self.append_trades_body(newest, &chunk, self.s + chunk.len() as u64, to_ns, maker);
-                chunk.clear();
-            }
-        }
-        if !chunk.is_empty() {
-            self.append_trades_body(newest, &chunk, self.s + chunk.len() as u64, to_ns, maker);
+        while let Some(following) = tail.following(self.s, BODY_TRADES_MAX) {
+            let (trades, s) = run(tail, self.s, following);
+            self.append_trades_body(newest, &trades, s, to_ns, maker);
         }
     }
 
@@ -635,6 +625,16 @@ pub fn image<'a>(
     asks.extend(book.asks.iter().take(depth));
     let trusted = [book.bids.trusted_len(depth), book.asks.trusted_len(depth)];
     Payload::Image { bids, asks, trusted }
+}
+
+/// The trades of a run and the number after it.
+fn run(tail: &TradeTail, number: u64, following: Following) -> (Vec<Trade>, u64) {
+    match following {
+        Following::Lost(count) => (Vec::new(), number + count),
+        Following::Trades(count) => {
+            (tail.after(number).take(count as usize).cloned().collect(), number + count)
+        }
+    }
 }
 
 fn changes(
