@@ -257,6 +257,8 @@ impl<S> Lane<S> {
         to_ns: Nanos,
         maker: &mut Maker<'_>,
     ) {
+        // An image says in which state it is: the one that was made before says another.
+        self.forget_whole();
         if let Some(fault) = new.fault
             && fault.change != new.changes
             && is_after(fault.change, old.changes)
