@@ -266,9 +266,11 @@ impl<S> Lane<S> {
             self.append_fault(&fault, newest, to_ns, maker);
         }
         let continues = old.epoch == new.epoch && old.state.has_whole() && new.state.has_whole();
-        let data_goes_first = continues
-            && old.state.flows()
-            && (new.state == State::Live || new.state == State::Stale);
+        let is_trades = self.view.channel == Channel::Trades;
+        // A trade stays one, whatever became of the channel since.
+        let data_goes_first = old.state.flows()
+            && (continues && (new.state == State::Live || new.state == State::Stale)
+                || is_trades && !new.state.flows());
         if data_goes_first {
             self.append_data(newest, to_ns, maker);
         }
@@ -280,8 +282,7 @@ impl<S> Lane<S> {
             self.log.break_chain();
             return;
         }
-        // A trade stays one, whatever became of the channel since.
-        if !continues && self.view.channel != Channel::Trades {
+        if !continues && !is_trades {
             self.log.clear();
         }
         self.append_state(new, newest, to_ns, maker);
