@@ -609,7 +609,8 @@ pub fn head(
         q,
         te_ns,
         tr_ns,
-        to_ns,
+        // A turn of the state may come after the newest event.
+        to_ns: if tr_ns == 0 { to_ns } else { to_ns.min(tr_ns) },
         scales: snapshot.scales,
     }
 }
