@@ -496,6 +496,7 @@ impl Shard {
             return;
         }
         connection.frames += 1;
+        self.stats.frames.inc();
         let encoder = self.maker.encoder;
         let mut payload = Vec::new();
         let head = FrameHead { n: connection.frames, ts_ns: now, late: &[], late_ns: 0 };
