@@ -147,7 +147,7 @@ impl InstrumentFeed {
 
     fn touch(&mut self, channel: Channel, now: Nanos) {
         let oldest = &mut self.unpublished_ns[channel.index()];
-        if *oldest == 0 {
+        if *oldest == 0 || now < *oldest {
             *oldest = now;
         }
     }
@@ -571,6 +571,10 @@ impl InstrumentFeed {
 
         let early = std::mem::take(&mut self.early);
         self.early_levels = 0;
+        if let Some(first) = early.first() {
+            // Its change has waited since it came, be it part of the image by now.
+            self.touch(Channel::Book, first.tr_ns);
+        }
         let version = self.next.version;
         for (i, waiting) in early.iter().enumerate() {
             match self.sequencer.judge(waiting.event.continuity) {
