@@ -172,9 +172,8 @@ pub struct Lane<S> {
 }
 
 impl<S> Lane<S> {
-    /// A lane that begins at the newest snapshot.
-    pub fn new(view: View, class: BudgetClass, entry: Arc<Entry>) -> Self {
-        let taken = entry.load();
+    /// A lane that begins at a snapshot.
+    pub fn new(view: View, class: BudgetClass, entry: Arc<Entry>, taken: Arc<Snapshot>) -> Self {
         let s = version(&taken, view.channel);
         Self {
             view,
@@ -214,7 +213,12 @@ impl<S> Lane<S> {
         self.s
     }
 
-    /// The snapshot of the last body.
+    /// The version of the snapshot taken last.
+    pub fn newest_version(&self) -> u64 {
+        version(&self.taken, self.view.channel)
+    }
+
+    /// The snapshot taken last.
     pub const fn taken(&self) -> &Arc<Snapshot> {
         &self.taken
     }
@@ -480,6 +484,17 @@ impl<S> Lane<S> {
             .map(|(_, body)| body)
     }
 
+    /// The version that a reader holds at a position; `None` when the log begins after it.
+    pub fn p_at(&self, position: u32) -> Option<u64> {
+        match behind(position, self.log.end()) as usize {
+            0 => Some(self.s),
+            missed => {
+                let at = self.log.bodies.len().checked_sub(missed)?;
+                Some(self.log.bodies[at].p)
+            }
+        }
+    }
+
     /// The version that a reader holds at the log's beginning.
     pub fn first_p(&self) -> u64 {
         self.log.bodies.front().map_or(self.s, |body| body.p)
@@ -496,7 +511,15 @@ impl<S> Lane<S> {
         if let Some(whole) = &self.whole {
             return (Arc::clone(whole), false);
         }
-        let head = Head { s: self.s, ..self.head(&self.taken, self.taken.bbo.tr_ns) };
+        let bytes = self.whole_at(self.s, maker);
+        self.whole = Some(Arc::clone(&bytes));
+        (bytes, true)
+    }
+
+    /// The whole as of the last body at another version: for a reader that came from another lane
+    /// and holds a later one than this lane has told.
+    pub fn whole_at(&self, s: u64, maker: &mut Maker<'_>) -> Arc<[u8]> {
+        let head = Head { s, ..self.head(&self.taken, self.taken.bbo.tr_ns) };
         let mut bids = std::mem::take(&mut maker.bids);
         let mut asks = std::mem::take(&mut maker.asks);
         let payload = match self.view.channel {
@@ -506,14 +529,18 @@ impl<S> Lane<S> {
         let bytes = maker.encode(&Update { head, payload });
         maker.bids = bids;
         maker.asks = asks;
-        self.whole = Some(Arc::clone(&bytes));
-        (bytes, true)
+        bytes
     }
 
     /// A private update from an older snapshot of the same view, held at version `p`, to the last
-    /// body: for a reader that comes from another lane. `None` when nothing differs.
-    pub fn bridge(&self, from: &Snapshot, p: u64, maker: &mut Maker<'_>) -> Option<Vec<u8>> {
-        let head = Head { s: self.s, p, ..self.head(&self.taken, self.taken.book.tr_ns) };
+    /// one taken, and its version: for a reader that comes from another lane. `None` when nothing
+    /// differs.
+    ///
+    /// Lanes of one view differ in the versions at which they told the same, so the version may be
+    /// one that this lane never told: it continues the reader's own chain.
+    pub fn bridge(&self, from: &Snapshot, p: u64, maker: &mut Maker<'_>) -> Option<(Vec<u8>, u64)> {
+        let s = if self.s > p { self.s } else { self.newest_version() };
+        let head = Head { s, p, ..self.head(&self.taken, self.taken.book.tr_ns) };
         let mut bids = Vec::new();
         let mut asks = Vec::new();
         let payload = match self.view.channel {
@@ -535,22 +562,20 @@ impl<S> Lane<S> {
         };
         let mut bytes = Vec::new();
         maker.encoder.update(&Update { head, payload }, &mut bytes);
-        Some(bytes)
+        Some((bytes, s))
     }
 
-    /// A private update with the trades after number `held` up to the last body; what is no longer
-    /// there is told as lost. At most [`BODY_TRADES_MAX`] trades.
-    pub fn trades_since(&self, held: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
+    /// A private update with the trades after number `held` up to one that was told; what is no
+    /// longer there is told as lost. At most [`BODY_TRADES_MAX`] trades.
+    pub fn trades_since(&self, held: u64, until: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
         let tail = &self.taken.trades.tail;
-        let floor = tail.floor().clamp(held, self.s);
-        let trades: Vec<Trade> = if floor > held {
-            Vec::new()
-        } else {
-            let wanted = usize::try_from(self.s - held).unwrap_or(usize::MAX);
-            tail.after(held).take(wanted.min(BODY_TRADES_MAX)).cloned().collect()
+        let wanted = usize::try_from(until - held).unwrap_or(usize::MAX);
+        let (trades, s) = match tail.following(held, wanted.min(BODY_TRADES_MAX)) {
+            Some(Following::Lost(count)) => (Vec::new(), until.min(held + count)),
+            Some(following) => run(tail, held, following),
+            None => (Vec::new(), until),
         };
-        let lost = floor - held;
-        let s = floor + trades.len() as u64;
+        let lost = s - held - trades.len() as u64;
         self.private_trades(held, s, &trades, lost, maker)
     }
 
