@@ -229,7 +229,9 @@ impl Shard {
         }
         let Some(work) = connection.work.take() else {
             let mut unread = std::mem::take(&mut connection.unread);
-            if !unread.is_empty() {
+            if unread.is_empty() {
+                self.send(key, &[]);
+            } else {
                 self.on_bytes(key, &mut unread);
             }
             return self.connections.get(key).is_some_and(|connection| {

@@ -266,9 +266,11 @@ impl Shard {
                 }
             }
         }
+        // A reader that is slower than its data is blocked again by its next send: what it asks must
+        // be heard before, or it could never ask for less.
         self.busy.push_back(key);
         self.touched.push(key);
-        self.send(key, &[]);
+        self.on_readable(key);
     }
 
     /// Puts a seat with news where it is sent to next.
