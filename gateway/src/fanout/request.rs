@@ -17,10 +17,10 @@ use tickfan_core::wire::message::{
 };
 use tickfan_core::ws::{self, Incoming};
 
-use super::{ConnectionKey, SeatKey};
 use super::connection::{Admission, AnswerId, Cause, Connection, Piece};
 use super::seat::{Seated, Wants};
 use super::shard::Shard;
+use super::{ConnectionKey, SeatKey};
 use crate::limits::{
     CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, IMAGE_REQUEST_NS, INSTRUMENTS_PER_ANSWER,
     MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX,
@@ -554,11 +554,7 @@ impl Shard {
 
 /// The view of an instrument that a request means.
 fn view_of(subscribe: &Subscribe, entry: &Entry) -> View {
-    View {
-        instrument: entry.instrument.id,
-        channel: subscribe.channel,
-        depth: subscribe.depth,
-    }
+    View { instrument: entry.instrument.id, channel: subscribe.channel, depth: subscribe.depth }
 }
 
 /// The whole may be sent: the channel has one, and the client is not about to get it anyway.

@@ -414,13 +414,7 @@ impl Shard {
     }
 
     /// A lane takes the newest snapshot, and its subscribers learn of the news.
-    fn advance(
-        &mut self,
-        key: LaneKey,
-        newest: Arc<Snapshot>,
-        urgent: bool,
-        now: Nanos,
-    ) {
+    fn advance(&mut self, key: LaneKey, newest: Arc<Snapshot>, urgent: bool, now: Nanos) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         let pending_ns = lane.pending_ns;
         let bodies = lane.advance(newest, &mut self.maker);
