@@ -31,7 +31,7 @@ use shard::{Shard, ShardOptions};
 use socket::TcpSocket;
 
 use crate::clock::Clock;
-use crate::limits::{INSTRUMENTS_MAX, MILLI_NS, SHARD_COMMANDS_MAX};
+use crate::limits::{INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX};
 use crate::stats::SharedStats;
 
 new_key_type! {
@@ -42,9 +42,6 @@ new_key_type! {
     /// A lane of a shard.
     pub struct LaneKey;
 }
-
-/// The longest sleep of a shard: its watchdog ticks at least this often.
-const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 
 /// What a shard is told from outside.
 #[derive(Debug)]
@@ -68,10 +65,9 @@ pub struct ShardHandle {
     pub watchdog: Arc<AtomicU64>,
 }
 
-/// A shard that has too much to do to take one more connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the shard has {SHARD_COMMANDS_MAX} connections waiting")]
-pub struct Overloaded;
+/// A shard has too much to do to take one more connection: here it is again.
+#[derive(Debug)]
+pub struct Overloaded(pub TcpStream);
 
 impl ShardHandle {
     /// Starts a shard on a thread of its own.
@@ -117,12 +113,16 @@ impl ShardHandle {
     /// Hands a connection over.
     ///
     /// # Errors
-    /// [`Overloaded`] when the queue is full; the connection is dropped.
+    /// [`Overloaded`] when the queue is full.
     pub fn accept(&self, stream: TcpStream, early: Vec<u8>) -> Result<(), Overloaded> {
         self.load.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::Accept(stream, early)).inspect_err(|_| {
-            self.load.fetch_sub(1, Ordering::Relaxed);
-        })
+        match self.command(Command::Accept(stream, early)) {
+            Err(Command::Accept(stream, _)) => {
+                self.load.fetch_sub(1, Ordering::Relaxed);
+                Err(Overloaded(stream))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells the shard to say goodbye to everybody.
@@ -133,14 +133,15 @@ impl ShardHandle {
         }
     }
 
-    fn command(&self, command: Command) -> Result<(), Overloaded> {
+    /// Gives the command back when the queue is full.
+    fn command(&self, command: Command) -> Result<(), Command> {
         match self.commands.try_send(command) {
             Ok(()) => {
                 // A poller that cannot be woken has gone with its shard.
                 let _ = self.poller.notify();
                 Ok(())
             }
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Overloaded),
+            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => Err(command),
         }
     }
 }

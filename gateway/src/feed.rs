@@ -138,11 +138,6 @@ impl Feed {
         &*self.decoder
     }
 
-    /// It continues where an earlier feed of the same instruments ended.
-    pub fn was_started_before(&self) -> bool {
-        self.instruments.iter().any(|instrument| instrument.next().version > 0)
-    }
-
     /// Its instruments.
     pub fn instruments(&self) -> &[InstrumentFeed] {
         &self.instruments
@@ -279,15 +274,13 @@ impl Feed {
             Some((id, channel)) => {
                 if let Some(place) = self.place(id) {
                     self.with(place, |instrument, _, context| {
-                        let jitter = context.jitter();
-                        instrument.lose(channel, Why::MalformedMessage, now, jitter);
+                        instrument.lose(channel, Why::MalformedMessage, now, context);
                     });
                 }
             }
             None => self.with_all(|instrument, context| {
                 for channel in Channel::ALL {
-                    let jitter = context.jitter();
-                    instrument.lose(*channel, Why::MalformedMessage, now, jitter);
+                    instrument.lose(*channel, Why::MalformedMessage, now, context);
                 }
             }),
         }

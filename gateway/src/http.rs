@@ -1,21 +1,25 @@
 //! HTTP answers and the server that the door and the admin listener share.
 //!
-//! Runs on the door's thread. One request per connection is read, within the limits of `limits.rs`.
+//! Runs on the door's thread. Requests are read within the limits of `limits.rs`.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tickfan_core::wire::message::ErrorCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::limits::{
@@ -29,7 +33,7 @@ pub type Answer = Response<Full<Bytes>>;
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -53,11 +57,82 @@ where
         .header_read_timeout(Duration::from_nanos(REQUEST_HEAD_NS_MAX))
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
         .max_headers(REQUEST_HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(StrictStream::new(stream)), service)
         .with_upgrades();
     // A client that breaks off is its own affair.
     if let Err(error) = connection.await {
         tracing::debug!(%error, "an http connection ended early");
+    }
+}
+
+/// A stream that takes a line feed without a carriage return for no end of a line.
+///
+/// The parser behind it would, and a proxy before it may not: then the two see different headers. In
+/// the head of the request such a line feed becomes a NUL, which the parser refuses. What comes
+/// behind the head is left alone.
+#[derive(Debug)]
+pub struct StrictStream {
+    tcp: TcpStream,
+    /// The newest bytes of the head, the last one lowest.
+    newest: u32,
+    has_begun: bool,
+    has_ended: bool,
+}
+
+impl StrictStream {
+    const fn new(tcp: TcpStream) -> Self {
+        Self { tcp, newest: 0, has_begun: false, has_ended: false }
+    }
+
+    /// The TCP stream alone.
+    pub fn into_inner(self) -> TcpStream {
+        self.tcp
+    }
+
+    fn check(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            if self.has_ended {
+                return;
+            }
+            if *byte == b'\n' && self.newest as u8 != b'\r' {
+                *byte = 0;
+            }
+            self.newest = self.newest << 8 | u32::from(*byte);
+            // Empty lines before the request are none of it.
+            self.has_begun |= !matches!(*byte, b'\r' | b'\n');
+            self.has_ended = self.has_begun && self.newest == u32::from_be_bytes(*b"\r\n\r\n");
+        }
+    }
+}
+
+impl AsyncRead for StrictStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        self.check(&mut buffer.filled_mut()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for StrictStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }
 
@@ -75,6 +150,7 @@ fn typed(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answ
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 

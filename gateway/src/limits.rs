@@ -56,10 +56,21 @@ pub const CONNECT_TIMEOUT_NS: Nanos = 10 * SECOND_NS;
 /// Pause between two subscription messages: Binance spot allows 5 client messages a second.
 pub const SUBSCRIBE_SPACING_NS: Nanos = 250 * MILLI_NS;
 
+/// Texts that wait to be sent to a venue within its limit of messages; with more the connection is
+/// made anew.
+pub const VENUE_TEXTS_MAX: usize = 1_024;
+
+/// Digits behind the point that an instrument without a listing begins with at most.
+pub const FIRST_SCALE_MAX: u8 = 8;
+
+/// The largest mantissa for which a scale is guessed: numbers a hundred thousand times as large
+/// still fit.
+pub const GUESSED_MANTISSA_MAX: u64 = i64::MAX as u64 / 100_000;
+
 /// REST requests waiting for their turn, over all venues: one per instrument can be under way.
 pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
 
-/// REST responses parsed and not yet taken by a session. A full queue makes the REST thread wait.
+/// Images parsed and not yet taken by their session. A full queue makes the REST thread wait.
 pub const REST_RESULTS_MAX: usize = 16;
 
 /// REST requests under way at once: more would only queue at the venue.
@@ -99,6 +110,10 @@ pub const SEND_BYTES: usize = 64 << 10;
 /// Updates in one frame, as in the binary encoding's `late` bits.
 pub const FRAME_UPDATES_MAX: usize = 64;
 
+/// Room before the first update of a frame: its head with every update late, and the WebSocket
+/// header.
+pub const FRAME_HEAD_BYTES_MAX: usize = 384;
+
 /// A body over this is not copied into a send but travels by reference, in a frame of its own.
 pub const BODY_BYTES_SHARED: usize = 64 << 10;
 
@@ -122,6 +137,12 @@ pub const LOG_STATES_MAX: usize = 16;
 
 /// Classes are looked at again after this many sends, the strictest first.
 pub const SENDS_PER_LOOK: usize = 8;
+
+/// Looks in one turn of a shard: after so many the poller is asked again.
+pub const LOOKS_PER_TURN: usize = 8;
+
+/// The longest sleep of a thread that has a watchdog: it ticks at least this often.
+pub const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 
 /// Subscriptions of one connection. More are refused symbol by symbol.
 pub const SUBSCRIPTIONS_MAX: usize = 2_000;
@@ -152,6 +173,13 @@ pub const BAD_REQUESTS_MAX: u32 = 5;
 
 /// See [`BAD_REQUESTS_MAX`].
 pub const BAD_REQUESTS_NS: Nanos = 10 * SECOND_NS;
+
+/// Requests with more symbols than this get no suggestions for those that are unknown: to look for
+/// the nearest name is dear, and of use only to a person.
+pub const SUGGESTIONS_MAX: usize = 4;
+
+/// A longer symbol than this is none.
+pub const SYMBOL_BYTES_MAX: usize = 64;
 
 /// Results in one answer to a client: larger answers are split, so that they travel like all else.
 pub const RESULTS_PER_ANSWER: usize = 64;

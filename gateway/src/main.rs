@@ -78,15 +78,19 @@ fn run_gateway(path: Option<PathBuf>) -> Result<ExitCode> {
         },
         None => embedded()?,
     };
-    runtime()?.block_on(async {
-        // The handlers first: a signal during the start must not kill without a word.
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut running = serve::start(config)?;
-        tracing::info!(clients = %running.listen, operators = %running.admin, "serving");
-        if path.is_none() {
-            say_what_to_try(&running);
-        }
+    let runtime = runtime()?;
+    // The handlers first: a signal during the start must not kill without a word.
+    let entered = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    drop(entered);
+    // Not from within a task: what cannot be started takes its runtimes with it.
+    let mut running = serve::start(config)?;
+    tracing::info!(clients = %running.listen, operators = %running.admin, "serving");
+    if path.is_none() {
+        say_what_to_try(&running);
+    }
+    runtime.block_on(async {
         tokio::select! {
             reason = running.failed() => {
                 eprintln!("tickfan: {reason}");

@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use feed_sim::market::MarketOptions;
-use tickfan_core::market::{Channel, Listing, Nanos, State, Why};
+use tickfan_core::market::{Channel, Listing, Nanos, Scales, State, Why};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::config::{Config, FeedConfig, Symbols};
 use crate::door::Door;
 use crate::fanout::ShardHandle;
-use crate::feed::rest::{self, ImageFetcher};
+use crate::feed::rest::{self, ImageFetcher, RestError};
 use crate::feed::session::Session;
 use crate::feed::tls::{Address, Connector};
 use crate::feed::{Feed, FeedOptions};
@@ -32,7 +33,7 @@ use crate::limits::{
     INSTRUMENTS_MAX, REST_QUEUE_MAX, REST_RESULTS_MAX, SECOND_NS,
 };
 use crate::stats::{SharedStats, Stats};
-use crate::venue;
+use crate::venue::{self, Subscription};
 
 /// Epochs begin at the seconds since 2020-01-01.
 const EPOCH_ORIGIN_S: u64 = 1_577_836_800;
@@ -52,16 +53,13 @@ pub struct Running {
     is_draining: Arc<AtomicBool>,
     /// Dropped to stop the threads that run tokio.
     _stop: watch::Sender<()>,
-    failed: Option<oneshot::Receiver<String>>,
+    failed: mpsc::Receiver<String>,
 }
 
 impl Running {
     /// Waits until something fails for good; says what.
     pub async fn failed(&mut self) -> String {
-        match self.failed.take() {
-            Some(failed) => failed.await.unwrap_or_else(|_| "the feed thread is gone".to_owned()),
-            None => std::future::pending().await,
-        }
+        self.failed.recv().await.unwrap_or_else(|| "the threads are gone".to_owned())
     }
 
     /// Tells every client to come back later, closes them spread over a while, and returns when that
@@ -114,7 +112,7 @@ pub fn start(config: Config) -> Result<Running> {
         .enumerate()
         .map(|(id, shard)| (format!("shard-{id}"), Arc::clone(&shard.watchdog)))
         .collect();
-    let (fail, failed) = oneshot::channel();
+    let (fail, failed) = mpsc::channel(1);
     let mut feeds = Vec::new();
     for feed in config.feeds {
         let watchdog = Arc::new(AtomicU64::new(clock.now()));
@@ -134,7 +132,15 @@ pub fn start(config: Config) -> Result<Running> {
         feed.register_named()?;
         feeds.push(feed);
     }
-    feed_runtime.spawn(supervise(feeds, fail));
+    for feed in feeds {
+        feed_runtime.spawn(feed.supervise(fail.clone()));
+    }
+    for (name, runtime) in [("door", &door_runtime), ("rest", &rest_runtime)] {
+        let watchdog = Arc::new(AtomicU64::new(clock.now()));
+        watchdogs.push((name.to_owned(), Arc::clone(&watchdog)));
+        let clock = clock.clone();
+        runtime.spawn(async move { tick(&watchdog, &clock).await });
+    }
 
     let is_draining = Arc::new(AtomicBool::new(false));
     let door = Arc::new(Door {
@@ -151,23 +157,19 @@ pub fn start(config: Config) -> Result<Running> {
         watchdogs,
         is_draining: Arc::clone(&is_draining),
     });
-    door_runtime.spawn(door.run(listener));
-    door_runtime.spawn(operators.run(admin_listener));
+    let clients = door_runtime.spawn(door.run(listener));
+    let operators = door_runtime.spawn(operators.run(admin_listener));
+    door_runtime.spawn(async move {
+        tokio::select! { _ = clients => {} _ = operators => {} }
+        // Somebody else may have failed for good at the same moment.
+        let _ = fail.try_send("a listener failed".to_owned());
+    });
     door_runtime.spawn(discipline(clock));
     for (name, runtime) in [("door", door_runtime), ("rest", rest_runtime), ("feed", feed_runtime)]
     {
         run_until_stopped(name, runtime, stopped.clone())?;
     }
-    Ok(Running {
-        listen,
-        admin,
-        registry,
-        stats,
-        shards,
-        is_draining,
-        _stop: stop,
-        failed: Some(failed),
-    })
+    Ok(Running { listen, admin, registry, stats, shards, is_draining, _stop: stop, failed })
 }
 
 /// Starts the built-in simulator on a thread of its own; gives its address. It lives as long as the
@@ -222,46 +224,13 @@ struct Addresses {
 
 fn addresses(feed: &FeedConfig) -> Result<Addresses> {
     let endpoints = venue::endpoints(feed.venue);
+    if feed.symbols == Symbols::All && endpoints.instruments_path.is_none() {
+        let venue = feed.venue.name();
+        return Err(anyhow!("{venue} has no instrument list for \"*\": name the symbols"));
+    }
     let stream = feed.url.as_deref().unwrap_or(endpoints.stream);
     let rest = feed.rest_url.as_deref().unwrap_or(endpoints.rest);
     Ok(Addresses { stream: Address::parse(stream)?, rest: Address::parse(rest)? })
-}
-
-/// Runs every feed; one that fails again and again ends the gateway for its supervisor.
-async fn supervise(feeds: Vec<FeedTask>, fail: oneshot::Sender<String>) {
-    let (failures, mut failed) = mpsc::channel::<String>(1);
-    for feed in feeds {
-        let failures = failures.clone();
-        tokio::spawn(async move {
-            let venue = feed.config.venue.name();
-            let mut recent: VecDeque<Nanos> = VecDeque::new();
-            loop {
-                let feed = feed.clone();
-                let clock = feed.clock.clone();
-                // A panic is a bug of ours: it stays within this feed.
-                let task = tokio::spawn(feed.run());
-                let Err(error) = task.await else { return };
-                let now = clock.now();
-                tracing::error!(venue, %error, "the feed failed and is started again");
-                recent.push_back(now);
-                recent.retain(|at_ns| now < at_ns + FEED_FAILURES_NS);
-                if recent.len() >= FEED_FAILURES_MAX {
-                    let message = format!("the feed {venue} failed {FEED_FAILURES_MAX} times");
-                    // Somebody else may have failed for good at the same moment.
-                    let _ = failures.try_send(message);
-                    return;
-                }
-                let pause_ns = BACKOFF_FIRST_NS << recent.len();
-                tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
-            }
-        });
-    }
-    drop(failures);
-    if let Some(message) = failed.recv().await {
-        let _ = fail.send(message);
-    } else {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// One `[[feed]]` of the configuration.
@@ -280,6 +249,48 @@ struct FeedTask {
 }
 
 impl FeedTask {
+    /// Keeps the feed running; when it fails again and again, the gateway ends for its supervisor.
+    async fn supervise(self, fail: mpsc::Sender<String>) {
+        let venue = self.config.venue.name();
+        let mut recent: VecDeque<Nanos> = VecDeque::new();
+        loop {
+            // A panic is a bug of ours: it stays within this feed.
+            let Err(error) = tokio::spawn(self.clone().run()).await else { return };
+            let now = self.clock.now();
+            self.mark_failed(now);
+            self.stats.feed(self.config.venue).restarts.inc();
+            tracing::error!(venue, %error, "the feed failed and is started again");
+            recent.push_back(now);
+            recent.retain(|at_ns| now < at_ns + FEED_FAILURES_NS);
+            if recent.len() >= FEED_FAILURES_MAX {
+                // Somebody else may have failed for good at the same moment.
+                let _ = fail.try_send(format!("the feed {venue} failed {FEED_FAILURES_MAX} times"));
+                return;
+            }
+            tokio::time::sleep(Duration::from_nanos(BACKOFF_FIRST_NS << recent.len())).await;
+        }
+    }
+
+    /// What the feed published last is stale from now on.
+    fn mark_failed(&self, now: Nanos) {
+        let table = self.registry.table();
+        let instruments = table
+            .entries()
+            .iter()
+            .filter(|entry| self.has(entry))
+            .map(|entry| (Arc::clone(entry), None))
+            .collect::<Vec<_>>();
+        self.feed(&instruments).on_disconnected(Why::FeedRestarted, now);
+    }
+
+    fn has(&self, entry: &Entry) -> bool {
+        let is_named = match &self.config.symbols {
+            Symbols::All => true,
+            Symbols::Named(names) => names.iter().any(|name| **name == *entry.instrument.native),
+        };
+        is_named && entry.instrument.venue == self.config.venue
+    }
+
     /// Instruments that are named are there from the start.
     fn register_named(&self) -> Result<()> {
         if let Symbols::Named(names) = &self.config.symbols {
@@ -306,7 +317,7 @@ impl FeedTask {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(venue = venue.name(), %error, "the feed is given up");
-                return;
+                Vec::new()
             }
         };
         let mut instruments = Vec::with_capacity(entries.len());
@@ -321,39 +332,62 @@ impl FeedTask {
             }
             instruments.push((entry, listing.map(Listing::scales)));
         }
-        let stats = self.stats.feed(venue);
-        let mut feed = Feed::new(FeedOptions {
-            venue,
-            instruments,
-            depth: self.config.depth,
-            trades: self.config.trades,
-            marks: self.marks.clone(),
-            stats: stats.clone(),
-            seed: self.clock.now(),
-        });
-        if feed.was_started_before() {
-            stats.restarts.inc();
-            feed.on_disconnected(Why::FeedRestarted, self.clock.now());
-        }
+        self.run_sessions(instruments).await;
+        // Nothing is left to be done, and nothing is stuck.
+        match tick(&self.watchdog, &self.clock).await {}
+    }
+
+    /// Runs a session for as many instruments as one connection carries; a panic in one ends all.
+    async fn run_sessions(&self, instruments: Vec<(Arc<Entry>, Option<Scales>)>) {
+        let venue = self.config.venue;
+        let endpoints = venue::endpoints(venue);
         let (image_requests, requests) = mpsc::channel(REST_QUEUE_MAX);
-        let (results, image_results) = mpsc::channel(REST_RESULTS_MAX);
+        let decoder = venue::decoder(
+            venue,
+            Subscription { instruments: Vec::new(), depth: self.config.depth, trades: None },
+        );
         let fetcher = ImageFetcher {
             connector: self.connector.clone(),
             address: self.addresses.rest.clone(),
-            decode: feed.decoder().image_decoder(),
-            images_per_minute: venue::endpoints(venue).images_per_minute,
+            decode: decoder.image_decoder(),
+            images_per_minute: endpoints.images_per_minute,
             clock: self.clock.clone(),
         };
-        self.rest.spawn(fetcher.run(requests, results));
-        let session = Session {
-            connector: self.connector,
-            address: self.addresses.stream,
-            image_requests,
-            image_results,
-            clock: self.clock,
-            watchdog: self.watchdog,
-        };
-        session.run(feed).await;
+        self.rest.spawn(fetcher.run(requests));
+        let mut sessions = JoinSet::new();
+        for instruments in instruments.chunks(endpoints.instruments_per_connection) {
+            let feed = self.feed(instruments);
+            let (image_reply, image_results) = mpsc::channel(REST_RESULTS_MAX);
+            let session = Session {
+                connector: self.connector.clone(),
+                address: self.addresses.stream.clone(),
+                image_requests: image_requests.clone(),
+                image_reply,
+                image_results,
+                clock: self.clock.clone(),
+                watchdog: Arc::clone(&self.watchdog),
+            };
+            sessions.spawn(session.run(feed));
+        }
+        while let Some(ended) = sessions.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+
+    fn feed(&self, instruments: &[(Arc<Entry>, Option<Scales>)]) -> Feed {
+        Feed::new(FeedOptions {
+            venue: self.config.venue,
+            instruments: instruments.to_vec(),
+            depth: self.config.depth,
+            trades: self.config.trades,
+            marks: self.marks.clone(),
+            stats: self.stats.feed(self.config.venue),
+            seed: self.clock.now(),
+        })
     }
 
     /// The venue's instrument list; empty where it has none, or where it cannot be had and the
@@ -391,7 +425,14 @@ impl FeedTask {
                         venue = venue.name(), error = %format!("{error:#}"),
                         "no instrument list yet; it is asked for again"
                     );
-                    tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
+                    let asked_ns = error
+                        .downcast_ref::<RestError>()
+                        .and_then(RestError::retry_after_ns)
+                        .unwrap_or(0);
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_nanos(pause_ns.max(asked_ns))) => {}
+                        never = tick(&self.watchdog, &self.clock) => match never {},
+                    }
                     pause_ns = (2 * pause_ns).min(BACKOFF_MAX_NS);
                 }
             }

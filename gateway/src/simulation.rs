@@ -32,6 +32,7 @@ use crate::fanout::shard::{Shard, ShardOptions};
 use crate::feed::{Feed, FeedOptions, Request};
 use crate::limits::{
     BATCH_NS_MAX, BODY_BYTES_SHARED, MILLI_NS, READ_BYTES_PER_TURN, SECOND_NS, SEND_BYTES,
+    SLEEP_NS_MAX,
 };
 use crate::mutant::{self, Mutant};
 use crate::stats::{ShardStats, Stats};
@@ -44,9 +45,6 @@ const EVENTS_SHOWN: usize = 50;
 
 /// Rounds that a shard may need to come to rest.
 const ROUNDS_MAX: usize = 10_000;
-
-/// The longest sleep of a shard's loop.
-const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 
 /// How long after the market's end everything must have come to rest: the longest pause before an
 /// image is asked for again, and what a slow reader needs.

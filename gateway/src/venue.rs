@@ -138,6 +138,8 @@ pub struct Endpoints {
     /// Images of full depth that may be asked for in a minute: half of what the venue's weights
     /// allow, since others at this address may ask too.
     pub images_per_minute: u32,
+    /// Instruments that one connection carries; more take several.
+    pub instruments_per_connection: usize,
 }
 
 /// The default endpoints of a venue.

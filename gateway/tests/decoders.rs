@@ -1,39 +1,18 @@
 //! Turns recorded venue messages into events through the decoders, and counts them.
 //!
 //! The recordings are what the venues sent, so this is the proof that the decoders read real
-//! messages and not our idea of them. The folder is named by `TICKFAN_RECORDINGS`; without one the
-//! test passes, except in CI.
+//! messages and not our idea of them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its recording must fail")]
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use feed_sim::recording::{Kind, Line};
 use tickfan::venue::{Resync, Subscription, TradeStream, VenueDecoder, decoder};
 use tickfan_core::market::{BookKind, EventBatch, InstrumentId, MarketEvent, Venue};
 
-fn recordings() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("TICKFAN_RECORDINGS").map_or_else(beside, PathBuf::from);
-    if folder.join("manifest.json").is_file() {
-        return Some(folder);
-    }
-    assert!(std::env::var_os("CI").is_none(), "no recordings in {}", folder.display());
-    eprintln!("skipped: no recordings in {} (set TICKFAN_RECORDINGS)", folder.display());
-    None
-}
-
-/// The lines of a recording: kind, stream and payload.
-fn lines(folder: &Path, name: &str) -> impl Iterator<Item = (String, String, Vec<u8>)> {
-    let file = std::fs::File::open(folder.join(format!("{name}.tsv.zst"))).unwrap();
-    let reader = BufReader::new(zstd::Decoder::new(file).unwrap());
-    reader.lines().map(|line| {
-        let line = line.unwrap();
-        let mut fields = line.splitn(4, '\t').skip(1).map(str::to_owned);
-        let mut next = || fields.next().unwrap();
-        (next(), next(), next().into_bytes())
-    })
-}
+#[path = "common/recording.rs"]
+mod recording;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
@@ -75,18 +54,19 @@ fn replay(
     let mut decoder = decoder(venue, subscription);
     let image = decoder.image_decoder();
     let (mut counts, mut batch) = (Counts::default(), EventBatch::default());
-    for (number, (kind, stream, mut payload)) in (1..).zip(lines(folder, name)) {
+    for line in recording::open(folder, name).lines {
+        let mut payload = line.payload.to_vec();
         batch.clear();
-        match kind.as_str() {
-            "recv" => decoder
+        match line.kind {
+            Kind::Recv => decoder
                 .decode(&mut payload, &mut batch)
-                .unwrap_or_else(|error| panic!("{name} line {number}: {error:?}")),
-            "rest" => {
-                let symbol = symbols.iter().position(|s| stream.contains(&format!("={s}&")));
+                .unwrap_or_else(|error| panic!("{name} line {}: {error:?}", line.number)),
+            Kind::Rest => {
+                let symbol = symbols.iter().position(|s| Some(*s) == line.rest_symbol());
                 let id = InstrumentId(symbol.unwrap() as u32);
                 image(id, &mut payload, &mut batch).unwrap();
             }
-            _ => {}
+            Kind::Open | Kind::Send => {}
         }
         counts.add(&batch);
     }
@@ -95,7 +75,7 @@ fn replay(
 
 #[test]
 fn binance_recordings_decode_to_the_counts_of_their_manifest() {
-    let Some(folder) = recordings() else { return };
+    let Some(folder) = recording::folder() else { return };
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let four_spot = ["NKNUSDT", "BLZETH", "LRCBTC", "RUNEEUR"];
@@ -129,7 +109,7 @@ fn binance_recordings_decode_to_the_counts_of_their_manifest() {
 
 #[test]
 fn the_kraken_recording_decodes_whole() {
-    let Some(folder) = recordings() else { return };
+    let Some(folder) = recording::folder() else { return };
     let name = "kraken-v2-derived-10sym-20210417";
     let symbols = [
         "WAVES/EUR",
@@ -146,11 +126,10 @@ fn the_kraken_recording_decodes_whole() {
     let (counts, mut decoder) = replay(&folder, name, Venue::Kraken, &symbols, TradeStream::Trade);
     // The manifest has no counts of this one; the catalogue has 4 279 checksums, 10 of them of
     // snapshots.
-    let messages = |wanted: &[u8]| {
-        let received = lines(&folder, name).filter(|(kind, ..)| kind == "recv");
-        received.filter(|(_, _, payload)| payload.starts_with(wanted)).count() as u64
+    let is_trade = |line: &&Line| {
+        line.kind == Kind::Recv && line.text().starts_with(r#"{"channel":"trade","type":"update""#)
     };
-    let trades = messages(br#"{"channel":"trade","type":"update""#);
+    let trades = recording::open(&folder, name).lines.iter().filter(is_trade).count() as u64;
     assert!(trades > 0);
     assert_eq!(
         counts,

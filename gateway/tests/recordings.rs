@@ -1,76 +1,42 @@
 //! Recorded exchange bytes in, exact states out: every publication of a feed that is driven by a
-//! recording must equal the row of the independently rebuilt states, whatever the batches.
-//!
-//! The recordings are not part of the repository. Without them the tests say so and pass, except in
-//! CI, where their absence is a failure.
+//! recording must equal the row of the independently rebuilt states, whatever the batches; and with
+//! one line lost, the book must say so at the line where a client can know it, and come back right.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its recording must fail")]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
+use feed_sim::recording::{self as recorded, Kind, Line, LostLine, Recording};
+use feed_sim::truth::{Truth, TruthBook};
 use tickfan::feed::{Feed, FeedOptions, Request};
 use tickfan::stats::Stats;
 use tickfan_core::decimal::write_decimal;
-use tickfan_core::market::{EventBatch, Level, Nanos, Scales, State, Venue};
+use tickfan_core::market::{EventBatch, Level, Scales, Side, State, Venue, Why};
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 
-struct Line {
-    number: u64,
-    recv_ns: Nanos,
-    kind: String,
-    stream: String,
-    payload: String,
-}
+#[path = "common/recording.rs"]
+mod recording;
 
-fn folder() -> Option<PathBuf> {
-    let folder = std::env::var_os("TICKFAN_RECORDINGS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var_os("CI").is_none(), "no recordings at {}", folder.display());
-    eprintln!("skipped: no recordings at {}; set TICKFAN_RECORDINGS", folder.display());
-    None
-}
+/// The levels that Binance is asked for.
+const DEPTH: u32 = 1000;
 
-fn text(path: PathBuf) -> String {
-    let file = std::fs::File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    String::from_utf8(zstd::decode_all(file).unwrap()).unwrap()
-}
+/// The rows of the states of each symbol: line and checksum of the best 20 levels, in order.
+type States = HashMap<String, Vec<(u64, u32)>>;
 
-fn lines(name: &str) -> Vec<Line> {
-    text(folder().unwrap().join(format!("{name}.tsv.zst")))
-        .lines()
-        .enumerate()
-        .map(|(i, line)| {
-            let mut fields = line.splitn(4, '\t').map(str::to_owned);
-            let mut next = || fields.next().unwrap();
-            Line {
-                number: i as u64 + 1,
-                recv_ns: next().parse().unwrap(),
-                kind: next(),
-                stream: next(),
-                payload: next(),
-            }
-        })
-        .collect()
-}
-
-/// Checksums of the best 20 levels, by symbol: (line, checksum) in order.
-fn states(name: &str) -> HashMap<String, Vec<(u64, u32)>> {
-    let mut states: HashMap<String, Vec<(u64, u32)>> = HashMap::new();
-    for row in text(folder().unwrap().join(format!("{name}.states.tsv.zst"))).lines() {
-        let fields: Vec<&str> = row.split('\t').collect();
-        states
-            .entry(fields[1].to_owned())
-            .or_default()
-            .push((fields[0].parse().unwrap(), fields[7].parse().unwrap()));
+fn states(folder: &Path, name: &str) -> States {
+    let mut states = States::new();
+    for row in recorded::states(&recording::path(folder, name)).unwrap() {
+        states.entry(row.symbol).or_default().push((row.line, row.crc_top20));
     }
     states
+}
+
+/// The row that a symbol is at after a line.
+fn row_at(states: &States, symbol: &str, line: u64) -> Option<(u64, u32)> {
+    let rows = &states[symbol];
+    rows[..rows.partition_point(|(at, _)| *at <= line)].last().copied()
 }
 
 fn crc_top20(snapshot: &Snapshot) -> u32 {
@@ -96,62 +62,83 @@ struct Run {
     entries: Vec<Arc<Entry>>,
 }
 
-fn run(venue: Venue, symbols: &[&str]) -> Run {
-    let natives: Vec<Arc<str>> = symbols.iter().map(|symbol| Arc::from(*symbol)).collect();
+fn run(recording: &Recording, states: &States) -> Run {
+    let venue = recording.dialect.venue();
+    let mut natives: Vec<Arc<str>> = states.keys().map(|symbol| Arc::from(&**symbol)).collect();
+    natives.sort_unstable();
     let entries = Registry::new(100).register(venue, &natives, 7, 1).unwrap();
     let mut feed = Feed::new(FeedOptions {
         venue,
         instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
-        depth: Some(1000),
+        depth: Some(DEPTH),
         trades: None,
         marks: Vec::new(),
         stats: Stats::default().feed(venue),
         seed: 1,
     });
-    feed.on_connected(1);
+    feed.on_connected(recording.lines[0].recv_ns);
     Run { feed, entries }
 }
 
 impl Run {
+    fn entry(&self, symbol: &str) -> Arc<Entry> {
+        let of = |entry: &&Arc<Entry>| &*entry.instrument.native == symbol;
+        Arc::clone(self.entries.iter().find(of).unwrap())
+    }
+
     fn line(&mut self, line: &Line) {
-        match line.kind.as_str() {
-            "recv" => self.feed.on_message(&mut line.payload.clone().into_bytes(), line.recv_ns),
-            "rest" => {
-                let entry = self
-                    .entries
-                    .iter()
-                    .find(|e| line.stream.contains(&format!("symbol={}&", e.instrument.native)))
-                    .unwrap();
-                let id = entry.instrument.id;
-                let mut image = EventBatch::default();
-                let mut body = line.payload.clone().into_bytes();
-                (self.feed.decoder().image_decoder())(id, &mut body, &mut image).unwrap();
+        match line.kind {
+            Kind::Recv => self.feed.on_message(&mut line.payload.to_vec(), line.recv_ns),
+            Kind::Rest => {
                 // The feed has asked for it by now: its subscription is never confirmed here.
                 self.feed.on_time(line.recv_ns);
-                self.feed.on_image(id, Some(image), line.recv_ns);
+                let symbol = line.rest_symbol().unwrap();
+                self.rest_image(symbol, &mut line.payload.to_vec(), line.recv_ns);
             }
-            _ => {}
+            Kind::Open | Kind::Send => {}
         }
+    }
+
+    fn rest_image(&mut self, symbol: &str, body: &mut [u8], now: u64) {
+        let id = self.entry(symbol).instrument.id;
+        let mut image = EventBatch::default();
+        (self.feed.decoder().image_decoder())(id, body, &mut image).unwrap();
+        self.feed.on_image(id, Some(image), now);
+    }
+
+    /// Whatever the feed has asked for to get the book of `symbol` anew, and of nothing else.
+    fn asks_for(&mut self, symbol: &str, now: u64) -> bool {
+        self.feed.on_time(now);
+        let mut requests = self.feed.take_requests();
+        let keepalive = self.feed.decoder().keepalive().map(|(text, _)| Request::Send(text));
+        requests.retain(|request| Some(request) != keepalive.as_ref());
+        for request in &requests {
+            match request {
+                Request::Image { path, .. } => {
+                    assert!(path.contains(&format!("symbol={symbol}&")), "{symbol}: {path}");
+                }
+                Request::Send(text) => assert!(text.contains(symbol), "{symbol}: {text}"),
+                Request::Reconnect => panic!("{symbol}: a reconnect"),
+            }
+        }
+        !requests.is_empty()
     }
 }
 
-fn check(venue: Venue, name: &str) {
-    if folder().is_none() {
-        return;
-    }
-    let states = states(name);
-    let mut symbols: Vec<&str> = states.keys().map(String::as_str).collect();
-    symbols.sort_unstable();
-    let lines = lines(name);
+/// Every publication equals a row of the states.
+fn check_states(name: &str) {
+    let Some(folder) = recording::folder() else { return };
+    let recording = recording::open(&folder, name);
+    let states = states(&folder, name);
     // Batches of one message show every state; longer ones must show some, in order.
     for batch in [1, 7, 256] {
-        let mut run = run(venue, &symbols);
+        let mut run = run(&recording, &states);
         let mut shown: HashMap<Arc<str>, u64> = HashMap::new();
         let entries = run.entries.clone();
         let mut publications = 0;
-        for (i, line) in lines.iter().enumerate() {
+        for (i, line) in recording.lines.iter().enumerate() {
             run.line(line);
-            let is_end = i + 1 == lines.len() || i % batch == batch - 1;
+            let is_end = i + 1 == recording.lines.len() || i % batch == batch - 1;
             if !is_end {
                 continue;
             }
@@ -159,18 +146,17 @@ fn check(venue: Venue, name: &str) {
             for entry in &entries {
                 let snapshot = entry.load();
                 let native = &entry.instrument.native;
-                let row = states[&**native].iter().take_while(|(at, _)| *at <= line.number).last();
-                match (snapshot.book.status.state, row) {
+                match (snapshot.book.status.state, row_at(&states, native, line.number)) {
                     (State::Syncing, None) => {}
                     (State::Live, Some((at, crc))) => {
                         assert_eq!(
                             crc_top20(&snapshot),
-                            *crc,
+                            crc,
                             "{name}: {native} after line {}, state of line {at}",
                             line.number
                         );
                         publications +=
-                            usize::from(shown.insert(Arc::clone(native), *at) != Some(*at));
+                            usize::from(shown.insert(Arc::clone(native), at) != Some(at));
                     }
                     (state, row) => {
                         panic!("{name}: {native} is {state:?} at line {}, {row:?}", line.number)
@@ -186,32 +172,151 @@ fn check(venue: Venue, name: &str) {
     }
 }
 
+/// How many lines of the recording pass between a request for an image and its answer.
+const IMAGE_TAKES_LINES: u64 = 5;
+
+/// The whole book as its venue would send it.
+fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
+    let levels = |side, [begin, middle, end]: [&str; 3]| {
+        let texts: Vec<String> = book
+            .levels(side)
+            .take(DEPTH as usize)
+            .map(|level| format!("{begin}{}{middle}{}{end}", level.px, level.qty))
+            .collect();
+        texts.join(",")
+    };
+    if venue == Venue::Kraken {
+        let levels = |side| levels(side, ["{\"price\":", ",\"qty\":", "}"]);
+        return format!(
+            r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{}],"asks":[{}],"checksum":{}}}]}}"#,
+            levels(Side::Bid),
+            levels(Side::Ask),
+            kraken_checksum(book)
+        );
+    }
+    let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
+    format!(
+        r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
+        book.id().unwrap(),
+        levels(Side::Bid),
+        levels(Side::Ask)
+    )
+}
+
+/// As Kraken documents it: the ten best asks, then bids, without points and leading zeros.
+fn kraken_checksum(book: &TruthBook) -> u32 {
+    let digits = |text: &str| text.replace('.', "").trim_start_matches('0').to_owned();
+    let text: String = [Side::Ask, Side::Bid]
+        .into_iter()
+        .flat_map(|side| book.levels(side).take(10))
+        .map(|level| digits(&level.px) + &digits(&level.qty))
+        .collect();
+    crc32fast::hash(text.as_bytes())
+}
+
+/// One line is lost: the book says so exactly where a client can know, is repaired by an image, and
+/// is right from there on; no other symbol notices.
+fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
+    let venue = recording.dialect.venue();
+    let lost = format!("{} without line {}", recording.name, fault.drop_line);
+    let mut run = run(recording, states);
+    let mut truth = Truth::new(recording.dialect);
+    let entries = run.entries.clone();
+    let mut began_live: HashMap<Arc<str>, u32> = HashMap::new();
+    let mut image_due_at = None;
+    let mut is_repaired = false;
+    for line in &recording.lines {
+        truth.apply_line(line);
+        let number = line.number;
+        if number != fault.drop_line {
+            run.line(line);
+        }
+        if image_due_at.is_some_and(|due_at| number >= due_at) {
+            let image = image_of(venue, &fault.symbol, truth.book(&fault.symbol).unwrap());
+            if venue == Venue::Kraken {
+                run.feed.on_message(&mut image.into_bytes(), line.recv_ns);
+            } else {
+                run.rest_image(&fault.symbol, &mut image.into_bytes(), line.recv_ns);
+            }
+            image_due_at = None;
+            is_repaired = true;
+        }
+        let is_found = fault.first_detectable_at_line.is_some_and(|at| number >= at);
+        run.feed.publish(line.recv_ns);
+        for entry in &entries {
+            let snapshot = entry.load();
+            let native = &entry.instrument.native;
+            let status = snapshot.book.status;
+            let Some((_, crc)) = row_at(states, native, number) else { continue };
+            let began = *began_live.entry(Arc::clone(native)).or_insert(status.epoch);
+            let is_hit = **native == *fault.symbol && number >= fault.drop_line;
+            if is_hit && is_found && !is_repaired {
+                assert_eq!(status.state, State::Gap, "{lost}: {native} at line {number}");
+                let expected = match fault.how.as_deref() {
+                    Some("gap") => Why::SequenceGap,
+                    _ => Why::ChecksumMismatch,
+                };
+                assert_eq!(status.why, expected, "{lost}: {native} at line {number}");
+                continue;
+            }
+            assert_eq!(status.state, State::Live, "{lost}: {native} at line {number}");
+            let expected_epoch = if is_hit && is_repaired { began + 1 } else { began };
+            assert_eq!(status.epoch, expected_epoch, "{lost}: {native} at line {number}");
+            if !is_hit || is_repaired {
+                assert_eq!(crc_top20(&snapshot), crc, "{lost}: {native} at line {number}");
+            }
+        }
+        if number >= fault.drop_line {
+            let asks = run.asks_for(&fault.symbol, line.recv_ns);
+            assert!(!asks || is_found, "{lost}: nothing is known to be wrong at line {number}");
+            if asks {
+                image_due_at = Some(number + IMAGE_TAKES_LINES);
+            }
+        } else {
+            run.feed.take_requests();
+        }
+    }
+    assert_eq!(is_repaired, fault.first_detectable_at_line.is_some(), "{lost}");
+}
+
+fn check(name: &str, faults_expected: usize) {
+    check_states(name);
+    let Some(folder) = recording::folder() else { return };
+    let recording = recording::open(&folder, name);
+    let states = states(&folder, name);
+    let faults = recorded::lost_lines(&recording::path(&folder, name)).unwrap();
+    assert_eq!(faults.len(), faults_expected, "{name}: rows of faults.json");
+    for fault in &faults {
+        check_fault(&recording, &states, fault);
+    }
+}
+
 #[test]
 fn binance_spot_btcusdt() {
-    check(Venue::BinanceSpot, "binance-spot-btcusdt-20240808");
+    check("binance-spot-btcusdt-20240808", 2);
 }
 
 #[test]
 fn binance_spot_four_symbols() {
-    check(Venue::BinanceSpot, "binance-spot-4sym-20211012");
+    check("binance-spot-4sym-20211012", 5);
 }
 
 #[test]
 fn binance_usdm_btcusdt() {
-    check(Venue::BinanceUsdm, "binance-usdm-btcusdt-20240808");
+    check("binance-usdm-btcusdt-20240808", 2);
 }
 
 #[test]
 fn binance_usdm_four_symbols() {
-    check(Venue::BinanceUsdm, "binance-usdm-4sym-20210722");
+    check("binance-usdm-4sym-20210722", 5);
 }
 
 #[test]
 fn binance_coinm_btcusd_perp() {
-    check(Venue::BinanceCoinm, "binance-coinm-btcusdperp-20240808");
+    check("binance-coinm-btcusdperp-20240808", 2);
 }
 
 #[test]
 fn kraken_ten_symbols() {
-    check(Venue::Kraken, "kraken-v2-derived-10sym-20210417");
+    check("kraken-v2-derived-10sym-20210417", 12);
 }

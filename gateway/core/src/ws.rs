@@ -376,13 +376,14 @@ impl Reader {
             (Some(_), _) => return Err(Violation::MessageInMessage),
             (none, opcode) => none.insert(Message::new(opcode == Opcode::Text)),
         };
-        message.fragments = message.fragments.saturating_add(1);
-        if message.fragments as usize > limits.fragments_max {
-            return Err(Violation::TooManyFragments(limits.fragments_max));
-        }
+        // The length first: of a message that breaks both limits it is what matters.
         let left_bytes = limits.message_bytes_max.saturating_sub(message.bytes);
         if frame.missing_bytes > left_bytes as u64 {
             return Err(Violation::MessageTooLong(limits.message_bytes_max));
+        }
+        message.fragments = message.fragments.saturating_add(1);
+        if message.fragments as usize > limits.fragments_max {
+            return Err(Violation::TooManyFragments(limits.fragments_max));
         }
         Ok(())
     }

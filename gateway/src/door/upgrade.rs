@@ -3,6 +3,7 @@
 //! Checks what RFC 6455 §4.2.1 asks of a request, chooses the subprotocol, and takes the bare TCP
 //! stream back out of the HTTP server, with whatever bytes came behind the request.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,13 +18,19 @@ use hyper_util::rt::TokioIo;
 use tickfan_core::wire::Encoder;
 use tickfan_core::wire::json::Json;
 use tickfan_core::wire::message::ErrorCode;
-use tokio::net::TcpStream;
+use tickfan_core::ws;
 
 use super::Door;
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, StrictStream};
 
 /// The only version of the WebSocket protocol.
 const VERSION: &str = "13";
+
+/// The close code of the protocol for a gateway that has too much to do; its reason names the
+/// milliseconds after which to try again.
+const OVERLOADED: u16 = 4102;
+
+const RETRY_AFTER_MS: u32 = 1_000;
 
 /// A key is 16 bytes in base64.
 const KEY_CHARS: usize = 24;
@@ -59,11 +66,11 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
 
 /// Takes the socket out of the HTTP server and gives it to a shard.
 fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<StrictStream>>() else {
         tracing::error!("the upgraded stream is not the one that was accepted");
         return;
     };
-    let stream = match parts.io.into_inner().into_std() {
+    let stream = match parts.io.into_inner().into_inner().into_std() {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a client left during its upgrade");
@@ -72,9 +79,16 @@ fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
     };
     // Frames may have come with the handshake.
     let early = parts.read_buf.to_vec();
-    let accepted = door.least_loaded().map(|shard| shard.accept(stream, early));
-    if !matches!(accepted, Some(Ok(()))) {
+    let refused = match door.least_loaded() {
+        Some(shard) => shard.accept(stream, early).err().map(|overloaded| overloaded.0),
+        None => Some(stream),
+    };
+    if let Some(mut stream) = refused {
         door.stats.close("overloaded").inc();
+        let mut frame = Vec::new();
+        ws::write_close(OVERLOADED, &format!("overloaded: {RETRY_AFTER_MS}"), &mut frame);
+        // Best effort: a new connection has room for it.
+        let _ = stream.write(&frame);
     }
 }
 

@@ -677,3 +677,216 @@ fn changes(
     side_changes(&old.book.book.bids, &new.book.book.bids, depth, bids);
     side_changes(&old.book.book.asks, &new.book.book.asks, depth, asks);
 }
+
+#[cfg(test)]
+mod tests {
+    use tickfan_core::market::{Aggressor, InstrumentId, Px, Qty, Scales, TradeId, Venue, Why};
+    use tickfan_core::snapshot::Registry;
+    use tickfan_core::view::Depth;
+    use tickfan_core::wire::json::Json;
+
+    use super::*;
+
+    /// A lane, and the snapshot that its instrument would publish next.
+    struct Scene {
+        lane: Lane<()>,
+        next: Snapshot,
+        maker: Maker<'static>,
+    }
+
+    fn scene(channel: Channel, depth: Depth) -> Scene {
+        let entry = Registry::new(1).register(Venue::Sim, &["A".into()], 7, 1).unwrap().remove(0);
+        let mut next = Snapshot::starting(InstrumentId(0), Scales::default(), 7, 1);
+        for channel in Channel::ALL {
+            next.status_mut(*channel).turn(State::Live, Why::Synced, 2);
+        }
+        entry.publish(Arc::new(next.clone()));
+        let view = View { instrument: InstrumentId(0), channel, depth };
+        let taken = entry.load();
+        let lane = Lane::new(view, BudgetClass::at_most(100), entry, taken);
+        Scene { lane, next, maker: Maker::new(&Json) }
+    }
+
+    impl Scene {
+        fn set(&mut self, px: i64, qty: i64) {
+            self.next.version += 1;
+            self.next.book.changed = self.next.version;
+            self.next.book.book.bids.set(Px(px), Qty(qty));
+        }
+
+        fn trade(&mut self) {
+            let id = TradeId::Number(self.next.trades.tail.newest() + 1);
+            let (px, qty) = (Px(1), Qty(1));
+            let aggressor = Aggressor::Buy;
+            self.next.trades.tail.push(Trade { te_ns: 0, px, qty, aggressor, id });
+        }
+
+        fn turn(&mut self, state: State, why: Why) {
+            self.next.status_mut(self.lane.view.channel).turn(state, why, 9);
+        }
+
+        fn advance(&mut self) -> u32 {
+            self.lane.advance(Arc::new(self.next.clone()), &mut self.maker)
+        }
+
+        fn range(&self, position: u32) -> Vec<String> {
+            self.lane.range(position).map(text).collect()
+        }
+
+        fn states(&self, position: u32) -> Vec<String> {
+            self.lane.states(position, true).map(text).collect()
+        }
+
+        fn whole(&mut self) -> String {
+            String::from_utf8(self.lane.whole(&mut self.maker).0.to_vec()).unwrap()
+        }
+    }
+
+    fn text(body: &Body) -> String {
+        String::from_utf8(body.bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn what_the_view_does_not_show_appends_nothing() {
+        let mut scene = scene(Channel::Book, Depth::Levels(1));
+        scene.set(10, 1);
+        assert_eq!(scene.advance(), 1);
+        scene.set(9, 1);
+        assert_eq!(scene.advance(), 0);
+        scene.set(10, 2);
+        assert_eq!(scene.advance(), 1);
+        let last = scene.range(1).remove(0);
+        assert!(last.contains(r#""s":3,"p":1"#), "it follows the last body: {last}");
+    }
+
+    #[test]
+    fn a_gap_voids_what_was_not_sent_and_the_image_after_it_reaches_everybody() {
+        let mut scene = scene(Channel::Book, Depth::Full);
+        scene.set(10, 1);
+        scene.advance();
+        scene.turn(State::Gap, Why::SequenceGap);
+        scene.advance();
+        assert_eq!(scene.lane.due(0), Due::StatesOnly, "a reader behind gets no price");
+        assert!(scene.states(0)[0].contains(r#""e":7,"state":"gap","why":"sequence_gap""#));
+        assert_eq!(scene.lane.due(1), Due::Range, "an even reader gets the state");
+
+        scene.next.book.status.begin_epoch();
+        scene.set(11, 1);
+        scene.turn(State::Live, Why::Synced);
+        scene.advance();
+        for position in [0, 1, 2] {
+            assert_eq!(scene.lane.due(position), Due::Whole, "{position}");
+        }
+        assert_eq!(scene.states(0).len(), 1, "who missed the gap is told of it first");
+        assert_eq!(scene.states(2).len(), 0);
+        assert!(scene.whole().contains(r#""e":8,"s":2"#));
+    }
+
+    #[test]
+    fn a_fault_between_two_looks_is_told_all_the_same() {
+        let mut scene = scene(Channel::Bbo, Depth::Levels(1));
+        scene.turn(State::Gap, Why::MalformedMessage);
+        scene.next.bbo.status.begin_epoch();
+        scene.turn(State::Live, Why::Synced);
+        scene.advance();
+        let told = scene.states(0);
+        assert!(told[0].contains(r#""e":7,"state":"gap","why":"malformed_message""#));
+        assert!(told[1].contains(r#""e":8,"state":"live""#));
+    }
+
+    #[test]
+    fn proven_continuity_keeps_the_chain() {
+        let mut scene = scene(Channel::Book, Depth::Full);
+        scene.set(10, 1);
+        scene.advance();
+        scene.turn(State::Stale, Why::VenueSilent);
+        scene.advance();
+        scene.turn(State::Live, Why::VenueBack);
+        scene.set(10, 2);
+        scene.advance();
+        assert_eq!(scene.lane.due(2), Due::Range);
+        let bodies = scene.range(2);
+        assert!(bodies[0].contains(r#""state":"live","why":"venue_back""#), "the state goes first");
+        assert!(bodies[1].contains(r#""s":2,"p":1"#));
+    }
+
+    #[test]
+    fn a_log_costs_no_more_than_an_image() {
+        let mut scene = scene(Channel::Book, Depth::Levels(20));
+        for px in 0..20 {
+            scene.set(px, 1);
+        }
+        scene.advance();
+        for qty in 2..200 {
+            scene.set(10, qty);
+            scene.advance();
+            assert!(scene.lane.log.bytes <= scene.lane.whole_bytes());
+        }
+        assert_eq!(scene.lane.due(0), Due::Whole);
+        assert_eq!(scene.lane.due(scene.lane.end().wrapping_sub(2)), Due::Range);
+    }
+
+    #[test]
+    fn a_best_bid_and_offer_replaces_the_one_before() {
+        let mut scene = scene(Channel::Bbo, Depth::Levels(1));
+        for px in 1..5 {
+            scene.next.version += 1;
+            scene.next.bbo.bid = Some(Level { px: Px(px), qty: Qty(1) });
+            scene.advance();
+        }
+        assert_eq!(scene.lane.log.bodies.len(), 1);
+        assert_eq!(scene.lane.due(0), Due::Whole);
+        assert!(scene.whole().contains(r#""s":4"#));
+    }
+
+    #[test]
+    fn trades_come_in_bodies_of_a_thousand_and_one_past_the_log_is_lost_by_count() {
+        let mut scene = scene(Channel::Trades, Depth::Levels(1));
+        for _ in 0..BODY_TRADES_MAX + 1 {
+            scene.trade();
+        }
+        assert_eq!(scene.advance(), 2);
+        let bodies = scene.range(0);
+        assert!(bodies[0].contains(r#""s":1000,"p":0"#));
+        assert!(bodies[1].contains(r#""s":1001,"p":1000"#));
+
+        while scene.lane.s() < LOG_TRADES as u64 + 1000 {
+            scene.trade();
+            scene.advance();
+        }
+        assert_eq!(scene.lane.due(0), Due::Lost);
+        let (lost, s) = scene.lane.trades_lost(0, &mut scene.maker);
+        assert_eq!(s, 1000);
+        let lost = String::from_utf8(lost).unwrap();
+        assert!(lost.contains(r#""s":1000,"p":0,"lost":1000"#), "{lost}");
+        let kept: u64 = scene.lane.s() - scene.lane.first_p();
+        assert!(kept >= LOG_TRADES as u64, "{kept}");
+    }
+
+    #[test]
+    fn trades_that_the_feed_never_saw_are_lost_for_everybody() {
+        let mut scene = scene(Channel::Trades, Depth::Levels(1));
+        scene.trade();
+        scene.advance();
+        scene.next.trades.tail.skip(3);
+        scene.trade();
+        assert_eq!(scene.advance(), 2);
+        assert!(scene.range(1)[0].contains(r#""s":4,"p":1,"lost":3"#));
+    }
+
+    #[test]
+    fn one_change_of_state_too_many_is_forgotten_and_counted() {
+        let mut scene = scene(Channel::Book, Depth::Full);
+        for i in 0..=LOG_STATES_MAX {
+            let (state, why) = if i % 2 == 0 {
+                (State::Stale, Why::VenueSilent)
+            } else {
+                (State::Live, Why::VenueBack)
+            };
+            scene.turn(state, why);
+            scene.advance();
+        }
+        assert_eq!(scene.states(0).len(), LOG_STATES_MAX);
+        assert_eq!(scene.lane.states_forgotten, 1);
+    }
+}

@@ -4,10 +4,11 @@
 //! carried out in parts, each answered before the next begins, so that its answers are bounded and
 //! nobody else waits for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tickfan_core::decimal::write_decimal;
-use tickfan_core::market::{Channel, Nanos};
+use tickfan_core::market::{Channel, Instrument, Nanos};
 use tickfan_core::snapshot::{Entry, Table};
 use tickfan_core::view::{BudgetClass, View};
 use tickfan_core::wire::FrameHead;
@@ -23,18 +24,12 @@ use super::shard::Shard;
 use super::{ConnectionKey, SeatKey};
 use crate::limits::{
     CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, IMAGE_REQUEST_NS, INSTRUMENTS_PER_ANSWER,
-    MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX,
+    MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX, SUGGESTIONS_MAX, SYMBOL_BYTES_MAX,
 };
 
 /// What the frames of a client may be.
 pub(super) const CLIENT_LIMITS: ws::Limits =
     ws::Limits { message_bytes_max: CLIENT_MESSAGE_BYTES_MAX, fragments_max: CLIENT_FRAGMENTS_MAX };
-
-/// Requests with more symbols than this get no suggestions for those that are unknown.
-const SUGGESTIONS_MAX: usize = 4;
-
-/// A longer name than this is none.
-const SYMBOL_BYTES_MAX: usize = 64;
 
 /// A request that is being carried out.
 #[derive(Debug)]
@@ -468,11 +463,11 @@ impl Shard {
 
     fn views_of(&self, key: ConnectionKey, channel: Channel, symbols: Vec<String>) -> Vec<u32> {
         let Some(connection) = self.connections.get(key) else { return Vec::new() };
-        let mut wanted: Vec<u32> = targets(&self.registry.table(), symbols)
-            .into_iter()
-            .filter_map(|(_, entry)| Some(entry?.instrument.id.0))
-            .collect();
-        wanted.sort_unstable();
+        let named: HashSet<&str> = symbols.iter().map(|symbol| &**symbol).collect();
+        let is_wanted = |instrument: &Instrument| {
+            let all = format!("{}:*", instrument.venue.name());
+            named.contains(&*instrument.symbol) || named.contains(&*all)
+        };
         connection
             .places
             .iter()
@@ -482,8 +477,7 @@ impl Shard {
                     .and_then(|seat| seat.subscriptions.get(place.index as usize))
                     .and_then(|seated| self.lanes.get(seated.lane))
                     .is_some_and(|lane| {
-                        lane.view.channel == channel
-                            && wanted.binary_search(&lane.view.instrument.0).is_ok()
+                        lane.view.channel == channel && is_wanted(&lane.entry.instrument)
                     })
             })
             .map(|place| place.view)
@@ -564,23 +558,21 @@ fn wants_image(seated: &Seated, lane: &super::lane::Lane<super::shard::Subscribe
         && matches!(seated.wants, Wants::Log | Wants::Bridge(_))
 }
 
-/// What the symbols of a request name: `venue:*` stands for all of a venue. The list is cut a little
-/// beyond what a connection may hold.
+/// What the symbols of a request name: `venue:*` stands for all of a venue, as far as a connection
+/// can hold them and one more, which says so.
 fn targets(table: &Table, symbols: Vec<String>) -> Vec<(String, Option<Arc<Entry>>)> {
     let mut targets = Vec::new();
     for symbol in symbols {
-        if targets.len() > SUBSCRIPTIONS_MAX {
-            break;
-        }
         match symbol.strip_suffix(":*") {
             Some(venue) => {
                 let before = targets.len();
+                let room = (SUBSCRIPTIONS_MAX + 1).saturating_sub(before).max(1);
                 targets.extend(
                     table
                         .entries()
                         .iter()
                         .filter(|entry| entry.instrument.venue.name() == venue)
-                        .take(SUBSCRIPTIONS_MAX + 1)
+                        .take(room)
                         .map(|e| (e.instrument.symbol.to_string(), Some(Arc::clone(e)))),
                 );
                 if targets.len() == before {

@@ -17,12 +17,8 @@ use super::lane::{Body, Due, Lane, Maker};
 use super::seat::{Seated, Wants};
 use super::shard::{Shard, Subscriber};
 use super::{ConnectionKey, SeatKey};
-use crate::limits::{BODY_BYTES_SHARED, FRAME_UPDATES_MAX, SEND_BYTES};
+use crate::limits::{BODY_BYTES_SHARED, FRAME_HEAD_BYTES_MAX, FRAME_UPDATES_MAX, SEND_BYTES};
 use crate::stats::ShardStats;
-
-/// Room before the first update of a frame for its head with every update late, and the WebSocket
-/// header.
-const HEAD_BYTES_MAX: usize = 384;
 
 /// The frames of one send as they grow.
 #[derive(Debug, Default)]
@@ -49,7 +45,7 @@ impl Frames {
 
     fn begin(&mut self) {
         let at = self.bytes.len();
-        self.bytes.resize(at + HEAD_BYTES_MAX, 0);
+        self.bytes.resize(at + FRAME_HEAD_BYTES_MAX, 0);
         self.updates_at = self.bytes.len();
         self.count = 0;
         self.late.clear();
@@ -99,7 +95,7 @@ impl Frames {
             self.start = begins_at;
         } else {
             // Close the gap that a shorter head leaves behind the frame before.
-            let frame_at = self.updates_at - HEAD_BYTES_MAX;
+            let frame_at = self.updates_at - FRAME_HEAD_BYTES_MAX;
             self.bytes.copy_within(begins_at.., frame_at);
             self.bytes.truncate(self.bytes.len() - (begins_at - frame_at));
         }
@@ -108,7 +104,7 @@ impl Frames {
 
     /// Forgets the frame under construction, which has no update.
     fn abandon(&mut self) {
-        self.bytes.truncate(self.updates_at - HEAD_BYTES_MAX);
+        self.bytes.truncate(self.updates_at - FRAME_HEAD_BYTES_MAX);
     }
 
     fn finished(&self) -> &[u8] {
@@ -383,20 +379,28 @@ impl Filling<'_> {
         let is_trades = lane.view.channel == Channel::Trades;
         for body in lane.range(seated.position) {
             if self.is_full() {
-                seated.oldest_ns = body.to_ns;
+                seated.oldest_ns = oldest_of(seated.oldest_ns, body);
                 return Served::Full;
             }
-            let unsent_ns = std::mem::take(&mut seated.oldest_ns);
-            self.push(&body.bytes, oldest_of(unsent_ns, body));
-            seated.position = seated.position.wrapping_add(1);
             match body.s {
-                Some(s) if is_trades => seated.held = s,
-                Some(s) => self.settle(seated, s),
-                None => {}
+                Some(s) if is_trades => {
+                    self.push(&body.bytes, body.to_ns);
+                    seated.held = s;
+                }
+                Some(s) => {
+                    let unsent_ns = std::mem::take(&mut seated.oldest_ns);
+                    self.push(&body.bytes, oldest_of(unsent_ns, body));
+                    self.settle(seated, s);
+                }
+                None => self.push(&body.bytes, body.to_ns),
             }
+            seated.position = seated.position.wrapping_add(1);
         }
         seated.position = lane.end();
-        seated.oldest_ns = 0;
+        // Where no price can be sent, the change that should have been waits on, for the next whole.
+        if is_trades || lane.status().state.has_whole() {
+            seated.oldest_ns = 0;
+        }
         Served::All
     }
 
@@ -406,13 +410,13 @@ impl Filling<'_> {
         }
     }
 
+    /// The changes of state that a reader missed; what it was not sent besides waits for a whole.
     fn states(&mut self, seated: &mut Seated, lane: &Lane<Subscriber>) -> Served {
         if self.is_full() {
             return Served::Full;
         }
         self.push_states(seated, lane);
         seated.position = lane.end();
-        seated.oldest_ns = 0;
         Served::All
     }
 

@@ -25,13 +25,10 @@ use super::socket::Socket;
 use super::{ConnectionKey, LaneKey, SeatKey};
 use crate::limits::{
     CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_PER_S, CLOSE_LINGER_NS, DRAIN_NS, DRAIN_RETRY_MS,
-    MILLI_NS, PING_EVERY_NS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN, SENDS_PER_LOOK,
-    STALL_NS_MAX, SUBSCRIPTIONS_MAX,
+    LOOKS_PER_TURN, MILLI_NS, PING_EVERY_NS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN,
+    SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
 use crate::stats::{Latency, ShardStats, SharedStats};
-
-/// Looks in one turn: after so many the poller is asked again.
-const LOOKS_PER_TURN: usize = 8;
 
 /// Who reads a lane: a seat, and the index among its subscriptions.
 #[derive(Debug, Clone, Copy)]
@@ -359,20 +356,22 @@ impl Shard {
     fn take_marks(&mut self, now: Nanos) {
         let marks = Arc::clone(&self.marks);
         marks.take(|id, channel, oldest_ns| {
-            let Some(lanes) = self.lanes_of.get(&(id, channel)) else { return };
-            let lanes = lanes.clone();
+            // Put back below: a lane that takes a snapshot changes nothing in the list.
+            let lanes = self.lanes_of.get_mut(&(id, channel)).map(std::mem::take);
+            let lanes = lanes.unwrap_or_default();
             let Some(first) = lanes.first().and_then(|key| self.lanes.get(*key)) else { return };
             let newest = first.entry.load();
-            for key in lanes {
-                let Some(lane) = self.lanes.get_mut(key) else { continue };
+            for key in &lanes {
+                let Some(lane) = self.lanes.get_mut(*key) else { continue };
                 if lane.pending_ns == 0 {
                     lane.pending_ns = oldest_ns;
                 }
                 let urgent = lane.is_urgent(&newest);
                 if urgent || lane.grain_until_ns == 0 {
-                    self.advance(key, Arc::clone(&newest), urgent, now);
+                    self.advance(*key, Arc::clone(&newest), urgent, now);
                 }
             }
+            self.lanes_of.insert((id, channel), lanes);
         });
     }
 
@@ -698,12 +697,15 @@ impl Shard {
         match connection.phase {
             Phase::Closing(at_ns) | Phase::Draining(at_ns) if now < at_ns => return at_ns,
             Phase::Closing(_) => {
-                connection.socket.abort();
+                // What the socket has not taken by now would be old.
+                if connection.is_blocked() {
+                    connection.socket.abort();
+                }
                 self.remove(key);
                 return Nanos::MAX;
             }
             Phase::Draining(_) => {
-                self.close(key, Cause::Restart, "restart");
+                self.close(key, Cause::Restart, "the gateway goes away");
                 return now + CLOSE_LINGER_NS;
             }
             Phase::Open => {}
@@ -715,8 +717,7 @@ impl Shard {
         }
         let mut next_ns = connection.read_ns.max(connection.pinged_ns) + PING_EVERY_NS;
         if now >= next_ns {
-            let took_since = connection.taken_ns > connection.pinged_ns
-                && connection.frame_sent_ns > connection.pinged_ns;
+            let took_since = connection.taken_ns > connection.pinged_ns;
             if connection.pings_unanswered >= PINGS_UNANSWERED_MAX && !took_since {
                 self.close(key, Cause::Silent, "no answer to pings");
                 return now + CLOSE_LINGER_NS;
@@ -746,15 +747,17 @@ impl Shard {
     }
 
     /// Says goodbye with a close frame, and ends the connection when the peer does or a while later.
-    pub(super) fn close(&mut self, key: ConnectionKey, cause: Cause, reason: &str) {
+    pub(super) fn close(&mut self, key: ConnectionKey, cause: Cause, detail: &str) {
         let now = self.now();
         let Some(connection) = self.connections.get_mut(key) else { return };
         if matches!(connection.phase, Phase::Closing(_)) {
             return;
         }
         self.totals.close(cause.name()).inc();
-        tracing::debug!(cause = cause.name(), reason, "connection closed");
-        ws::write_close(cause.close_code(), reason, &mut connection.control);
+        tracing::debug!(cause = cause.name(), detail, "connection closed");
+        // Frame, log and metric name the same cause.
+        let reason = format!("{}: {detail}", cause.name());
+        ws::write_close(cause.close_code(), &reason, &mut connection.control);
         let control = std::mem::take(&mut connection.control);
         // Behind whatever the socket has not taken yet; it may never take it.
         let sent = connection.send(&[super::connection::Piece::Copied(&control)], now);

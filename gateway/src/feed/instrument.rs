@@ -16,16 +16,13 @@ use tickfan_core::snapshot::{Entry, Snapshot};
 
 use super::sequencer::{Sequencer, Verdict};
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX,
-    RECOVERED_AFTER_NS,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, FIRST_SCALE_MAX, GUESSED_MANTISSA_MAX,
+    IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX, RECOVERED_AFTER_NS,
 };
 #[cfg(test)]
 use crate::mutant::{Mutant, planted};
 use crate::stats::FeedStats;
 use crate::venue::Checksum;
-
-/// Digits behind the point that an instrument without a listing begins with at most.
-const FIRST_SCALE_MAX: u8 = 8;
 
 /// What a venue's books need besides its events.
 #[derive(Debug, Clone, Copy)]
@@ -84,10 +81,13 @@ pub struct InstrumentFeed {
     sequencer: Sequencer,
     early: Vec<Early>,
     early_levels: usize,
+    /// Receipt of the first event that came while there was no image, kept or not; 0 = none.
+    awaited_ns: Nanos,
     /// Receipt of the oldest change that is not published yet, by channel; 0 = none.
     unpublished_ns: [Nanos; Channel::ALL.len()],
     /// History was lost: the next good value begins an epoch. By channel.
     broken: [bool; Channel::ALL.len()],
+    /// The scales are those of the listing, of an image, or of an earlier run.
     scales_known: bool,
     /// Digits that the venue writes, for its checksum.
     digits: Scales,
@@ -121,6 +121,7 @@ impl InstrumentFeed {
             sequencer: Sequencer::default(),
             early: Vec::new(),
             early_levels: 0,
+            awaited_ns: 0,
             unpublished_ns: [0; Channel::ALL.len()],
             scales_known,
             digits: Scales::default(),
@@ -172,6 +173,8 @@ impl InstrumentFeed {
     pub fn begin(&mut self, at: Nanos) {
         self.want = ImageWant::At(at);
         self.has_asked = false;
+        // The pauses between connections are the session's.
+        self.attempts = 0;
     }
 
     /// The venue confirmed a subscription.
@@ -203,6 +206,7 @@ impl InstrumentFeed {
     pub fn disconnected(&mut self, why: Why, now: Nanos) {
         self.sequencer.lose();
         self.drop_early();
+        self.awaited_ns = 0;
         if self.want != ImageWant::Never {
             self.want = ImageWant::Here;
         }
@@ -235,9 +239,17 @@ impl InstrumentFeed {
     }
 
     /// A channel is known to be wrong: it is marked, and for the book an image is wanted.
-    pub fn lose(&mut self, channel: Channel, why: Why, now: Nanos, jitter: u64) {
+    pub fn lose(&mut self, channel: Channel, why: Why, now: Nanos, context: &mut Context<'_>) {
+        if self.want == ImageWant::Never {
+            // The venue does not serve it: nothing of it can be wrong, and nothing is asked for.
+            return;
+        }
         match channel {
-            Channel::Book => self.lose_book(why, now, jitter),
+            Channel::Book => {
+                let jitter = context.jitter();
+                self.lose_book(why, now, jitter);
+                self.mirror_book_status(now, context.rules);
+            }
             // The next message of these is whole again.
             Channel::Bbo | Channel::Trades => {
                 self.broken[channel.index()] = true;
@@ -343,9 +355,7 @@ impl InstrumentFeed {
             Why::ScaleChange | Why::MalformedMessage => context.stats.malformed.inc(),
             _ => context.stats.gaps.inc(),
         };
-        let jitter = context.jitter();
-        self.lose_book(why, now, jitter);
-        self.mirror_book_status(now, context.rules);
+        self.lose(Channel::Book, why, now, context);
     }
 
     /// Where the best bid and offer hangs on the book, it shares the book's trouble.
@@ -367,6 +377,9 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) {
+        if self.awaited_ns == 0 {
+            self.awaited_ns = now;
+        }
         // Without numbers there is no telling which events an image contains.
         if event.continuity.is_none() {
             return;
@@ -441,6 +454,28 @@ impl InstrumentFeed {
         }
     }
 
+    /// Before the image of an instrument without a listing, the scales are guessed from the first
+    /// numbers that come: as fine as a scale may begin, with room for larger numbers.
+    fn guess_scales(&mut self, sides: [&[LevelChange]; 2]) {
+        if self.scales_known || self.next.version > 0 {
+            return;
+        }
+        let roomy = |value: Decimal, scale: u8| {
+            value.at_scale(scale).is_ok_and(|m| m.unsigned_abs() <= GUESSED_MANTISSA_MAX)
+        };
+        let finest = finest(sides);
+        let guess = |least: u8, value: fn(&LevelChange) -> Decimal| {
+            (least..FIRST_SCALE_MAX)
+                .take_while(|s| sides.into_iter().flatten().all(|c| roomy(value(c), s + 1)))
+                .last()
+                .map_or(least, |s| s + 1)
+        };
+        self.next.scales = Scales {
+            px: guess(finest.px, |change| change.px),
+            qty: guess(finest.qty, |change| change.qty),
+        };
+    }
+
     /// Expresses everything held in finer units: the values stay, and every channel begins an epoch.
     fn grow_scales(&mut self, finer: Scales, now: Nanos) -> bool {
         let old = self.next.scales;
@@ -477,7 +512,11 @@ impl InstrumentFeed {
         self.next.scales = scales;
         if self.next.version > 0 {
             for channel in Channel::ALL {
+                // No epoch ends unannounced: what was held is told to be void, then comes anew.
+                let state = self.next.status(*channel).state;
+                self.turn(*channel, State::Gap, Why::ScaleChange, now);
                 self.next.status_mut(*channel).begin_epoch();
+                self.turn(*channel, state, Why::ScaleChange, now);
                 self.touch(*channel, now);
             }
         }
@@ -551,9 +590,15 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) -> Result<(), Why> {
-        if !self.scales_known {
-            self.next.scales = first_scales(event, sides);
-            self.scales_known = true;
+        if !std::mem::replace(&mut self.scales_known, true) {
+            let first = first_scales(event, sides);
+            let old = self.next.scales;
+            if self.next.version == 0 {
+                self.next.scales = first;
+            } else if first.px > old.px || first.qty > old.qty {
+                // Where it cannot be, what follows will show whether it must be.
+                self.grow_scales(first, now);
+            }
         }
         self.read_levels(sides, now, context)?;
         let mut book = Book::default();
@@ -571,9 +616,10 @@ impl InstrumentFeed {
 
         let early = std::mem::take(&mut self.early);
         self.early_levels = 0;
-        if let Some(first) = early.first() {
+        let awaited_ns = std::mem::take(&mut self.awaited_ns);
+        if awaited_ns != 0 {
             // Its change has waited since it came, be it part of the image by now.
-            self.touch(Channel::Book, first.tr_ns);
+            self.touch(Channel::Book, awaited_ns);
         }
         let version = self.next.version;
         for (i, waiting) in early.iter().enumerate() {
@@ -668,15 +714,10 @@ impl InstrumentFeed {
             return;
         }
         let sides = [std::slice::from_ref(&event.bid), std::slice::from_ref(&event.ask)];
-        if !self.scales_known {
-            // The first numbers of an instrument without a listing: they are trimmed, and the image
-            // that follows may still bring finer ones.
-            self.next.scales = finest(sides);
-            self.scales_known = true;
-        }
+        self.guess_scales(sides);
         if let Err(why) = self.read_levels(sides, now, context) {
             context.stats.malformed.inc();
-            self.lose(Channel::Bbo, why, now, 0);
+            self.lose(Channel::Bbo, why, now, context);
             return;
         }
         let best = |levels: &[Level]| levels.first().copied().filter(|level| level.qty.0 > 0);
@@ -696,13 +737,10 @@ impl InstrumentFeed {
         let mut any = false;
         for print in &batch.trades[event.trades.clone()] {
             let sides = [&[LevelChange { px: print.px, qty: print.qty }][..], &[]];
-            if !self.scales_known {
-                self.next.scales = finest(sides);
-                self.scales_known = true;
-            }
+            self.guess_scales(sides);
             if let Err(why) = self.read_levels(sides, now, context) {
                 context.stats.malformed.inc();
-                self.lose(Channel::Trades, why, now, 0);
+                self.lose(Channel::Trades, why, now, context);
                 continue;
             }
             if let (true, TradeId::Number(id)) = (event.consecutive_ids, &print.id) {

@@ -48,6 +48,16 @@ pub enum RestError {
     Timeout,
 }
 
+impl RestError {
+    /// For how long the venue asked to be left alone.
+    pub const fn retry_after_ns(&self) -> Option<Nanos> {
+        match self {
+            Self::Status { retry_after_ns, .. } => *retry_after_ns,
+            _ => None,
+        }
+    }
+}
+
 /// GETs a path at a venue's REST host.
 ///
 /// # Errors
@@ -102,6 +112,8 @@ pub struct ImageRequest {
     pub instrument: InstrumentId,
     /// Where.
     pub path: String,
+    /// Who wants it.
+    pub reply: mpsc::Sender<ImageResult>,
 }
 
 /// An image that was fetched and decoded, or `None` when it failed.
@@ -113,7 +125,7 @@ pub struct ImageResult {
     pub image: Option<EventBatch>,
 }
 
-/// Fetches the images of one feed.
+/// Fetches the images of one feed, over all of its connections.
 pub struct ImageFetcher {
     /// Makes the connections.
     pub connector: Connector,
@@ -134,35 +146,32 @@ impl std::fmt::Debug for ImageFetcher {
 }
 
 impl ImageFetcher {
-    /// Serves requests until the session is gone.
-    pub async fn run(
-        self,
-        mut requests: mpsc::Receiver<ImageRequest>,
-        results: mpsc::Sender<ImageResult>,
-    ) {
+    /// Serves requests until every session is gone.
+    pub async fn run(self, mut requests: mpsc::Receiver<ImageRequest>) {
         let fetcher = Arc::new(self);
         let under_way = Arc::new(Semaphore::new(REST_CONCURRENT_MAX));
         let mut allowance = Allowance::full(fetcher.images_per_minute, fetcher.clock.now());
         let (ban_sender, mut bans) = mpsc::channel::<Nanos>(REST_CONCURRENT_MAX);
         while let Some(request) = requests.recv().await {
-            while let Ok(until_ns) = bans.try_recv() {
-                allowance.ban(until_ns);
-            }
+            // The permit first: one of those under way may bring a ban.
+            let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
             loop {
+                while let Ok(until_ns) = bans.try_recv() {
+                    allowance.ban(until_ns);
+                }
                 let wait_ns = allowance.take(fetcher.clock.now());
                 if wait_ns == 0 {
                     break;
                 }
                 tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
             }
-            let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
             let fetcher = Arc::clone(&fetcher);
-            let results = results.clone();
             let ban_sender = ban_sender.clone();
             tokio::spawn(async move {
                 let image = fetcher.fetch(&request, &ban_sender).await;
                 // The session may be gone: then nobody misses the image.
-                let _ = results.send(ImageResult { instrument: request.instrument, image }).await;
+                let result = ImageResult { instrument: request.instrument, image };
+                let _ = request.reply.send(result).await;
                 drop(permit);
             });
         }
@@ -177,7 +186,7 @@ impl ImageFetcher {
             Ok(body) => body,
             Err(error) => {
                 tracing::warn!(path = %request.path, %error, "an image could not be fetched");
-                if let RestError::Status { retry_after_ns: Some(pause_ns), .. } = error {
+                if let Some(pause_ns) = error.retry_after_ns() {
                     let _ = bans.try_send(self.clock.now() + pause_ns);
                 }
                 return None;

@@ -26,11 +26,8 @@ use super::{Feed, Request};
 use crate::clock::Clock;
 use crate::limits::{
     BACKOFF_FIRST_NS, BACKOFF_MAX_NS, CONNECT_TIMEOUT_NS, MILLI_NS, RECOVERED_AFTER_NS,
-    SUBSCRIBE_SPACING_NS, VENUE_MESSAGE_BYTES_MAX,
+    SLEEP_NS_MAX, SUBSCRIBE_SPACING_NS, VENUE_MESSAGE_BYTES_MAX, VENUE_TEXTS_MAX,
 };
-
-/// The longest sleep of a session: its watchdog ticks at least this often.
-const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 
 /// Why a connection to a venue ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +64,8 @@ pub struct Session {
     pub address: Address,
     /// Images to be fetched.
     pub image_requests: mpsc::Sender<ImageRequest>,
+    /// Where fetched images are to be sent.
+    pub image_reply: mpsc::Sender<ImageResult>,
     /// Images that were fetched.
     pub image_results: mpsc::Receiver<ImageResult>,
     /// The clock.
@@ -228,11 +227,17 @@ impl Session {
                 Request::Reconnect => return Err(SessionError::Reconnect),
                 Request::Image { instrument, path } => {
                     // One per instrument can wait, and the queue has room for all of them.
-                    if self.image_requests.try_send(ImageRequest { instrument, path }).is_err() {
+                    let reply = self.image_reply.clone();
+                    let request = ImageRequest { instrument, path, reply };
+                    if self.image_requests.try_send(request).is_err() {
                         feed.on_image(instrument, None, now);
                     }
                 }
             }
+        }
+        if outbox.texts.len() > VENUE_TEXTS_MAX {
+            // More resyncs than the venue lets us ask for: a new connection is quicker.
+            return Err(SessionError::Reconnect);
         }
         wake_ns = wake_ns.min(outbox.send(now).await?);
         Ok(wake_ns)

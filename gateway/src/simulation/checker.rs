@@ -171,11 +171,22 @@ impl View {
                 }
             }
             Shows::Bbo => {
-                for known in truth.tickers.range(range.clone()).map(|(_, known)| known) {
-                    overdue.saw(known.received_ns, self.begun_ns, || self.best != known.value);
-                }
-                for known in truth.books.range(range).map(|(_, known)| known) {
-                    overdue.may_be(known.received_ns);
+                let tickers = truth.tickers.range(range.clone());
+                let tickers = tickers.map(|(id, known)| (*id, known.received_ns, known.value));
+                let books = truth.books.range(range);
+                let books = books.map(|(id, known)| (*id, known.received_ns, known.value.best()));
+                let mut told: Vec<_> = tickers
+                    .map(|ticker| (ticker, true))
+                    .chain(books.map(|book| (book, false)))
+                    .collect();
+                told.sort_by_key(|((id, ..), _)| *id);
+                for ((_, received_ns, best), is_ticker) in told {
+                    // A book may have waited for its image; the stream of its own is told at once.
+                    if is_ticker || best == self.best {
+                        overdue.saw(received_ns, self.begun_ns, || self.best != best);
+                    } else {
+                        overdue.may_be(received_ns);
+                    }
                 }
             }
             Shows::Trades => {}

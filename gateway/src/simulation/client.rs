@@ -15,7 +15,7 @@ use crate::limits::MILLI_NS;
 
 /// Frames after its last answer within which a reader must have the next, however slow it is: one
 /// while its request is read, one while it is carried out, and what more there is to do of each.
-const ANSWERED_WITHIN: u64 = 6;
+const ANSWERED_WITHIN: u64 = 12;
 
 /// How a client reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

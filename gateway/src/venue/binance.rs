@@ -66,6 +66,8 @@ const SPOT: Market = Market {
         instruments_path: Some("/api/v3/exchangeInfo"),
         // 6,000 of request weight a minute, 250 for the deepest image.
         images_per_minute: 12,
+        // 1,024 streams on a connection, three an instrument.
+        instruments_per_connection: 340,
     },
     depth_path: "/api/v3/depth",
     depth_limit_max: 5000,
@@ -83,6 +85,7 @@ const USDM: Market = Market {
         instruments_path: Some("/fapi/v1/exchangeInfo"),
         // 2,400 of request weight a minute, 20 for the deepest image.
         images_per_minute: 60,
+        instruments_per_connection: 340,
     },
     depth_path: "/fapi/v1/depth",
     depth_limit_max: 1000,
@@ -105,9 +108,12 @@ const COINM: Market = Market {
     ..USDM
 };
 
-/// The simulator has no address of its own: it is told where it listens.
-const SIM: Market =
-    Market { endpoints: Endpoints { stream: "", rest: "", ..SPOT.endpoints }, ..SPOT };
+/// The simulator has no address of its own: it is told where it listens. Nor has it anything to be
+/// protected from: hundreds of its symbols are to be live at once.
+const SIM: Market = Market {
+    endpoints: Endpoints { stream: "", rest: "", images_per_minute: 60_000, ..SPOT.endpoints },
+    ..SPOT
+};
 
 /// The market of a venue; `venue.rs` calls this file for these four only.
 const fn market(venue: Venue) -> &'static Market {

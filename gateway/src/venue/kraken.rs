@@ -52,6 +52,8 @@ pub const fn endpoints() -> Endpoints {
         instruments_path: None,
         // Images come on the stream.
         images_per_minute: 0,
+        // No limit is documented; an image of full depth is 100 KB, and all come at once.
+        instruments_per_connection: 200,
     }
 }
 

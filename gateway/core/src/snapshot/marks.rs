@@ -1,13 +1,20 @@
 //! Dirty marks: how the feed thread tells one shard what has changed, without a queue or a lock.
 //!
 //! Per instrument and channel one atomic holds the receipt time of the oldest change that the shard
-//! has not seen (0 = clean), with one summary bit per instrument above it. The shard takes the marks
+//! has not seen, with one summary bit per instrument above it. The shard takes the marks
 //! first and loads the snapshots after, so that a snapshot is never older than its mark. A shard
 //! about to sleep says until when; the feed thread wakes it at most once per batch.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU8, AtomicU64, fence};
+use std::sync::atomic::Ordering;
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU8, AtomicU64, fence};
 
 use crate::market::{Channel, InstrumentId, Nanos};
+
+/// Nothing has changed: later than any receipt.
+const CLEAN: Nanos = Nanos::MAX;
 
 /// The marks of one shard.
 pub struct Marks {
@@ -32,7 +39,9 @@ impl Marks {
     /// Marks for ids below `instruments_max`; `wake` ends the shard's sleep.
     pub fn new(instruments_max: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            oldest_ns: (0..instruments_max).map(|_| Default::default()).collect(),
+            oldest_ns: (0..instruments_max)
+                .map(|_| std::array::from_fn(|_| AtomicU64::new(CLEAN)))
+                .collect(),
             interest: (0..instruments_max).map(|_| AtomicU8::new(0)).collect(),
             summary: (0..instruments_max.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             parked_until_ns: AtomicU64::new(0),
@@ -54,19 +63,15 @@ impl Marks {
     }
 
     /// Feed: a snapshot was published in which `channel` changed; the first change came at
-    /// `receipt_ns` (not 0).
+    /// `receipt_ns`.
     pub fn mark(&self, id: InstrumentId, channel: Channel, receipt_ns: Nanos) {
         fence(Ordering::SeqCst);
         if self.interest[id.index()].load(Ordering::Relaxed) & (1 << channel.index()) == 0 {
             return;
         }
-        // A mark already there is older, and stays.
-        let _ = self.oldest_ns[id.index()][channel.index()].compare_exchange(
-            0,
-            receipt_ns.max(1),
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
+        // A mark already there is older, and stays. It is written all the same: a write that fails
+        // would not carry our snapshot to the shard that takes the older mark.
+        self.oldest_ns[id.index()][channel.index()].fetch_min(receipt_ns, Ordering::Release);
         self.summary[id.index() / 64].fetch_or(1 << (id.index() % 64), Ordering::Release);
     }
 
@@ -97,8 +102,8 @@ impl Marks {
                 let id = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
                 for channel in Channel::ALL {
-                    let oldest = self.oldest_ns[id][channel.index()].swap(0, Ordering::AcqRel);
-                    if oldest != 0 {
+                    let oldest = self.oldest_ns[id][channel.index()].swap(CLEAN, Ordering::AcqRel);
+                    if oldest != CLEAN {
                         each(InstrumentId(id as u32), *channel, oldest);
                     }
                 }
@@ -124,7 +129,82 @@ impl Marks {
     }
 }
 
-#[cfg(test)]
+/// Every interleaving of the two threads, within loom's bounds; see `.ci/run` for the command.
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    const ID: InstrumentId = InstrumentId(0);
+
+    #[test]
+    fn loom_no_mark_is_slept_through() {
+        loom::model(|| {
+            let woken = Arc::new(AtomicBool::new(false));
+            let wakes = Arc::clone(&woken);
+            let marks = Arc::new(Marks::new(1, move || wakes.store(true, Ordering::Relaxed)));
+            marks.set_interest(ID, Channel::Book, true);
+            let feed = {
+                let marks = Arc::clone(&marks);
+                loom::thread::spawn(move || {
+                    marks.mark(ID, Channel::Book, 5);
+                    marks.wake_if_parked(6);
+                })
+            };
+            let sleeps = marks.park(Nanos::MAX);
+            feed.join().unwrap();
+            assert!(!sleeps || woken.load(Ordering::Relaxed), "a lost wake-up");
+        });
+    }
+
+    #[test]
+    fn loom_a_new_subscriber_sees_the_snapshot_or_the_mark() {
+        loom::model(|| {
+            let marks = Arc::new(Marks::new(1, || {}));
+            let snapshot = Arc::new(AtomicU64::new(0));
+            let feed = {
+                let (marks, snapshot) = (Arc::clone(&marks), Arc::clone(&snapshot));
+                loom::thread::spawn(move || {
+                    snapshot.store(1, Ordering::SeqCst);
+                    marks.mark(ID, Channel::Book, 5);
+                })
+            };
+            marks.set_interest(ID, Channel::Book, true);
+            let seen = snapshot.load(Ordering::SeqCst);
+            feed.join().unwrap();
+            let mut marked = false;
+            marks.take(|_, _, _| marked = true);
+            assert!(seen == 1 || marked, "a change that nobody will ever send");
+        });
+    }
+
+    #[test]
+    fn loom_a_mark_taken_is_a_snapshot_seen() {
+        loom::model(|| {
+            let marks = Arc::new(Marks::new(1, || {}));
+            marks.set_interest(ID, Channel::Book, true);
+            let snapshot = Arc::new(AtomicU64::new(0));
+            let feed = {
+                let (marks, snapshot) = (Arc::clone(&marks), Arc::clone(&snapshot));
+                loom::thread::spawn(move || {
+                    for version in 1..=2 {
+                        snapshot.store(version, Ordering::Release);
+                        marks.mark(ID, Channel::Book, version);
+                    }
+                })
+            };
+            let mut seen = 0;
+            marks.take(|_, _, _| seen = snapshot.load(Ordering::Acquire));
+            feed.join().unwrap();
+            marks.take(|_, _, _| seen = snapshot.load(Ordering::Acquire));
+            assert_eq!(seen, 2, "the last change was never looked at");
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;

@@ -1,0 +1,323 @@
+//! The feed in virtual time: hand-written venue messages in, published snapshots out.
+//!
+//! Binance spot is the dialect, two symbols of one connection; what is asked for is answered by the
+//! test itself.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
+
+use std::sync::Arc;
+
+use tickfan::feed::{Feed, FeedOptions, Request};
+use tickfan::limits::{BATCH_MESSAGES_MAX, BATCH_NS_MAX, IMAGE_BUFFER_EVENTS_MAX, SECOND_NS};
+use tickfan::stats::Stats;
+use tickfan_core::market::{Channel, EventBatch, Level, Nanos, Px, Qty, State, Venue, Why};
+use tickfan_core::snapshot::{Entry, Registry, Snapshot};
+
+struct Scene {
+    feed: Feed,
+    entries: Vec<Arc<Entry>>,
+    now: Nanos,
+}
+
+fn scene() -> Scene {
+    let natives = [Arc::from("AAAUSDT"), Arc::from("BBBUSDT")];
+    let entries = Registry::new(10).register(Venue::BinanceSpot, &natives, 7, 1).unwrap();
+    let mut feed = Feed::new(FeedOptions {
+        venue: Venue::BinanceSpot,
+        instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
+        depth: Some(100),
+        trades: None,
+        marks: Vec::new(),
+        stats: Stats::default().feed(Venue::BinanceSpot),
+        seed: 1,
+    });
+    feed.on_connected(SECOND_NS);
+    let mut scene = Scene { feed, entries, now: SECOND_NS };
+    scene.feed.take_requests();
+    scene.say(r#"{"result":null,"id":1}"#);
+    scene
+}
+
+impl Scene {
+    fn say(&mut self, message: &str) {
+        self.now += 1_000;
+        self.feed.on_message(&mut message.as_bytes().to_vec(), self.now);
+        self.feed.publish(self.now);
+    }
+
+    fn wait(&mut self, ns: Nanos) {
+        self.now += ns;
+        self.feed.on_time(self.now);
+        self.feed.publish(self.now);
+    }
+
+    /// The paths of the images that the feed asks for now.
+    fn asked(&mut self) -> Vec<String> {
+        self.feed.on_time(self.now);
+        let is_image = |request| match request {
+            Request::Image { path, .. } => Some(path),
+            _ => None,
+        };
+        self.feed.take_requests().into_iter().filter_map(is_image).collect()
+    }
+
+    fn image(&mut self, symbol: usize, last: u64, bids: &str, asks: &str) {
+        let body = format!(r#"{{"lastUpdateId":{last},"bids":[{bids}],"asks":[{asks}]}}"#);
+        let id = self.entries[symbol].instrument.id;
+        let mut image = EventBatch::default();
+        self.feed.decoder().image_decoder()(id, &mut body.into_bytes(), &mut image).unwrap();
+        self.feed.on_image(id, Some(image), self.now);
+        self.feed.publish(self.now);
+    }
+
+    fn synced() -> Self {
+        let mut scene = scene();
+        assert_eq!(scene.asked().len(), 2);
+        scene.image(0, 100, r#"["10.0","1"],["9.9","2"]"#, r#"["10.1","3"],["10.2","4"]"#);
+        scene.image(1, 500, r#"["5","1"]"#, r#"["6","1"]"#);
+        scene
+    }
+
+    fn snapshot(&self, symbol: usize) -> Arc<Snapshot> {
+        self.entries[symbol].load()
+    }
+
+    fn state(&self, symbol: usize, channel: Channel) -> (State, Why, u32) {
+        let snapshot = self.snapshot(symbol);
+        let status = snapshot.status(channel);
+        (status.state, status.why, status.epoch)
+    }
+
+    fn bids(&self, symbol: usize) -> Vec<(i64, i64)> {
+        let snapshot = self.snapshot(symbol);
+        snapshot.book.book.bids.iter().map(|level| (level.px.0, level.qty.0)).collect()
+    }
+}
+
+fn depth(first: u64, last: u64, bids: &str, asks: &str) -> String {
+    depth_of("AAAUSDT", first, last, bids, asks)
+}
+
+fn depth_of(symbol: &str, first: u64, last: u64, bids: &str, asks: &str) -> String {
+    format!(
+        r#"{{"stream":"{}@depth@100ms","data":{{"e":"depthUpdate","E":1700000000000,"s":"{symbol}","U":{first},"u":{last},"b":[{bids}],"a":[{asks}]}}}}"#,
+        symbol.to_lowercase()
+    )
+}
+
+fn ticker(u: u64, bid: &str, ask: &str) -> String {
+    format!(
+        r#"{{"stream":"aaausdt@bookTicker","data":{{"u":{u},"s":"AAAUSDT","b":"{bid}","B":"1","a":"{ask}","A":"1"}}}}"#
+    )
+}
+
+fn trade(id: u64) -> String {
+    format!(
+        r#"{{"stream":"aaausdt@trade","data":{{"e":"trade","E":1700000000000,"s":"AAAUSDT","t":{id},"p":"10.0","q":"1","T":1700000000000,"m":true,"M":true}}}}"#
+    )
+}
+
+#[test]
+fn an_image_and_what_waited_for_it_are_one_change() {
+    let mut scene = scene();
+    scene.say(&depth(90, 95, r#"["1.0","1"]"#, ""));
+    scene.say(&depth(96, 103, r#"["9.9","7"]"#, ""));
+    scene.say(&depth(104, 110, r#"["9.8","1"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book).0, State::Syncing);
+    scene.asked();
+    scene.image(0, 100, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.bids(0), [(100, 1), (99, 7), (98, 1)], "the first was in the image");
+    let snapshot = scene.snapshot(0);
+    assert_eq!((snapshot.version, snapshot.book.sequence), (1, Some(110)));
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::Synced, 7));
+}
+
+#[test]
+fn an_image_older_than_the_stream_is_asked_for_again() {
+    let mut scene = scene();
+    scene.say(&depth(200, 205, r#"["1","1"]"#, ""));
+    scene.asked();
+    scene.image(0, 100, r#"["10","1"]"#, "");
+    assert_eq!(scene.state(0, Channel::Book).0, State::Syncing);
+    scene.wait(SECOND_NS);
+    assert_eq!(scene.asked().len(), 1, "the other symbol has asked before");
+    scene.image(0, 203, r#"["10","1"]"#, "");
+    assert_eq!(scene.bids(0), [(10, 1), (1, 1)]);
+}
+
+#[test]
+fn a_gap_is_marked_at_once_and_mended_under_a_new_epoch() {
+    let mut scene = Scene::synced();
+    scene.say(&depth(101, 105, r#"["9.9","0"]"#, ""));
+    assert_eq!(scene.bids(0), [(100, 1)]);
+    scene.say(&depth(107, 110, r#"["9.5","1"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book), (State::Gap, Why::SequenceGap, 7));
+    assert_eq!(scene.state(1, Channel::Book).0, State::Live, "one symbol's trouble is its own");
+    assert_eq!(scene.state(0, Channel::Bbo).0, State::Live, "it has its own stream");
+    assert_eq!(scene.asked(), ["/api/v3/depth?symbol=AAAUSDT&limit=100"]);
+    assert_eq!(scene.asked(), [""; 0], "one resync at a time");
+    scene.say(&depth(111, 112, r#"["9.4","1"]"#, ""));
+    scene.image(0, 108, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::Synced, 8));
+    assert_eq!(scene.bids(0), [(100, 1), (95, 1), (94, 1)], "joined with what came since");
+    let fault = scene.snapshot(0).book.status.fault.unwrap();
+    assert_eq!((fault.state, fault.epoch), (State::Gap, 7), "a reader who skipped it still learns");
+}
+
+#[test]
+fn duplicates_change_nothing() {
+    let mut scene = Scene::synced();
+    scene.say(&depth(101, 105, r#"["9.9","5"]"#, ""));
+    let before = scene.snapshot(0);
+    scene.say(&depth(101, 105, r#"["9.9","6"]"#, ""));
+    assert!(Arc::ptr_eq(&before, &scene.snapshot(0)), "nothing is published");
+}
+
+#[test]
+fn a_malformed_message_harms_what_it_is_about_and_no_more() {
+    let mut scene = Scene::synced();
+    scene.say(r#"{"stream":"aaausdt@depth@100ms","data":{"e":"depthUpdate","s":"AAAUSDT","U":"#);
+    assert_eq!(scene.state(0, Channel::Book), (State::Gap, Why::MalformedMessage, 7));
+    assert_eq!(scene.state(0, Channel::Trades).0, State::Live);
+    assert_eq!(scene.state(1, Channel::Book).0, State::Live);
+    scene.say("this could be about anything");
+    assert_eq!(scene.state(1, Channel::Book), (State::Gap, Why::MalformedMessage, 7));
+}
+
+#[test]
+fn a_number_that_does_not_fit_is_never_rounded() {
+    let mut scene = Scene::synced();
+    scene.say(&depth(101, 105, r#"["99999999999999999999","5"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book).0, State::Gap);
+}
+
+#[test]
+fn a_finer_price_brings_a_finer_scale_and_an_epoch() {
+    let mut scene = Scene::synced();
+    assert_eq!(scene.snapshot(0).scales.px, 1);
+    scene.say(&depth(101, 105, r#"["9.95","5"]"#, ""));
+    assert_eq!(scene.snapshot(0).scales.px, 2);
+    assert_eq!(scene.bids(0), [(1000, 1), (995, 5), (990, 2)], "the values are the same");
+    for channel in Channel::ALL {
+        assert_eq!(scene.state(0, *channel), (State::Live, Why::ScaleChange, 8), "{channel:?}");
+    }
+}
+
+#[test]
+fn a_crossed_book_is_suspect_until_it_is_uncrossed() {
+    let mut scene = Scene::synced();
+    scene.say(&depth(101, 101, r#"["10.1","1"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book), (State::Suspect, Why::Crossed, 7));
+    scene.say(&depth(102, 102, r#"["10.1","0"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::Uncrossed, 7));
+}
+
+#[test]
+fn silence_is_stale_and_speech_without_loss_is_the_same_epoch() {
+    let mut scene = Scene::synced();
+    scene.wait(61 * SECOND_NS);
+    assert_eq!(scene.state(0, Channel::Book), (State::Stale, Why::VenueSilent, 7));
+    scene.say(&depth(101, 101, r#"["9.9","9"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::VenueBack, 7));
+    assert_eq!(scene.bids(0)[1], (99, 9));
+    scene.wait(121 * SECOND_NS);
+    assert!(scene.feed.take_requests().contains(&Request::Reconnect), "it will not come back");
+}
+
+#[test]
+fn a_ping_is_speech() {
+    let mut scene = Scene::synced();
+    for _ in 0..10 {
+        scene.wait(30 * SECOND_NS);
+        scene.feed.on_heard(scene.now);
+    }
+    assert_eq!(scene.state(0, Channel::Book).0, State::Live);
+}
+
+#[test]
+fn a_lost_connection_is_stale_and_then_a_new_epoch() {
+    let mut scene = Scene::synced();
+    scene.say(&ticker(120, "10.0", "10.1"));
+    scene.say(&trade(1));
+    scene.feed.on_disconnected(Why::Disconnected, scene.now);
+    for channel in Channel::ALL {
+        assert_eq!(scene.state(0, *channel), (State::Stale, Why::Disconnected, 7));
+    }
+    scene.feed.on_connected(scene.now);
+    scene.say(r#"{"result":null,"id":1}"#);
+    scene.say(&ticker(90, "10.0", "10.1"));
+    scene.say(&trade(500));
+    assert_eq!(scene.asked().len(), 2);
+    scene.image(0, 300, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+    for channel in Channel::ALL {
+        let (state, _, epoch) = scene.state(0, *channel);
+        assert_eq!((state, epoch), (State::Live, 8), "{channel:?}");
+    }
+    let tail = scene.snapshot(0).trades.tail.clone();
+    assert_eq!((tail.newest(), tail.lost()), (2, 0), "what fell out cannot be counted");
+}
+
+#[test]
+fn the_best_bid_and_offer_is_the_freshest_of_two_and_never_falls_behind() {
+    let mut scene = Scene::synced();
+    let bbo = |scene: &Scene| {
+        let bbo = scene.snapshot(0).bbo;
+        (bbo.sequence.unwrap(), bbo.bid.unwrap().px.0)
+    };
+    assert_eq!(bbo(&scene), (100, 100), "that of the image");
+    scene.say(&ticker(110, "10.05", "10.1"));
+    assert_eq!(bbo(&scene), (110, 1005), "the stream runs ahead of the book");
+    scene.say(&depth(101, 105, r#"["10.0","9"]"#, ""));
+    assert_eq!(bbo(&scene), (110, 1005), "the book is behind");
+    scene.say(&ticker(107, "9.0", "10.1"));
+    assert_eq!(bbo(&scene), (110, 1005), "so is an old line of the stream");
+    scene.say(&depth(106, 111, r#"["10.03","1"]"#, ""));
+    assert_eq!(bbo(&scene), (111, 1003), "the book has overtaken it");
+    let snapshot = scene.snapshot(0);
+    assert_eq!(snapshot.bbo.ask, Some(Level { px: Px(1010), qty: Qty(3) }));
+}
+
+#[test]
+fn skipped_trade_ids_are_counted_and_repeated_ones_left_out() {
+    let mut scene = Scene::synced();
+    for id in [10, 11, 11, 9, 15] {
+        scene.say(&trade(id));
+    }
+    let tail = scene.snapshot(0).trades.tail.clone();
+    assert_eq!((tail.newest(), tail.lost()), (6, 3));
+}
+
+#[test]
+fn one_event_over_the_buffer_of_an_image_begins_it_anew() {
+    let mut scene = scene();
+    scene.asked();
+    for i in 0..IMAGE_BUFFER_EVENTS_MAX as u64 {
+        scene.say(&depth(101 + i, 101 + i, r#"["9","1"]"#, ""));
+    }
+    scene.say(&depth(101 + IMAGE_BUFFER_EVENTS_MAX as u64, 99_999, r#"["9","1"]"#, ""));
+    scene.image(0, 100, r#"["10","1"]"#, "");
+    assert_eq!(
+        scene.state(0, Channel::Book).0,
+        State::Syncing,
+        "what was asked for before no longer fits"
+    );
+    scene.wait(SECOND_NS);
+    assert_eq!(scene.asked().len(), 1);
+    scene.image(0, 99_999, r#"["10","1"]"#, "");
+    assert_eq!(scene.bids(0), [(10, 1)]);
+}
+
+#[test]
+fn a_batch_ends_by_count_or_by_time() {
+    let mut scene = Scene::synced();
+    let now = scene.now;
+    for i in 0..BATCH_MESSAGES_MAX as u64 {
+        assert!(!scene.feed.is_batch_full(now));
+        scene.feed.on_message(&mut depth(101 + i, 101 + i, r#"["9","1"]"#, "").into_bytes(), now);
+    }
+    assert!(scene.feed.is_batch_full(now));
+    scene.feed.publish(now);
+    scene.feed.on_message(&mut trade(1).into_bytes(), now);
+    assert!(!scene.feed.is_batch_full(now + BATCH_NS_MAX - 1));
+    assert!(scene.feed.is_batch_full(now + BATCH_NS_MAX));
+}
