@@ -103,6 +103,9 @@ pub(super) enum Shows {
     Trades,
 }
 
+/// The times `tr` and `to` of a body, which tell it from those around it.
+type BodyTimes = (Option<u64>, Option<u64>);
+
 /// One view as the client holds it.
 #[derive(Debug)]
 pub(super) struct View {
@@ -126,8 +129,8 @@ pub(super) struct View {
     /// told in an earlier epoch, or lost.
     begun_ns: Nanos,
     last_trade: Option<u64>,
-    /// The times that the last trades update told, and the oldest possible of its changes.
-    part: Option<((Option<u64>, Option<u64>), Nanos)>,
+    /// The last trades update: of which body it was, and the oldest possible of its changes.
+    part: Option<(BodyTimes, Nanos)>,
     /// When the state turned, until a price was sent after it.
     turned_ns: Option<Nanos>,
     /// The number of the last trade before the subscription was answered: up to there nothing has
@@ -839,8 +842,11 @@ fn shortened(payload: &[u8]) -> String {
     text.chars().take(600).collect()
 }
 
-/// The first frame of the bytes, once it is whole: opcode, payload, and what follows it.
-fn split_frame(bytes: &[u8]) -> Checked<Option<(u8, &[u8], &[u8])>> {
+/// Opcode and payload of a frame, and the bytes that follow it.
+type SplitFrame<'a> = (u8, &'a [u8], &'a [u8]);
+
+/// The first frame of the bytes, once it is whole.
+fn split_frame(bytes: &[u8]) -> Checked<Option<SplitFrame<'_>>> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     hold(first & 0xf0 == 0x80 && second & 0x80 == 0, "protocol", || {
         format!("a frame begins with {first:02x} {second:02x}")
