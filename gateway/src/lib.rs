@@ -16,3 +16,5 @@ pub mod door;
 pub mod admin;
 pub mod serve;
 pub mod tail;
+#[cfg(test)]
+mod simulation;

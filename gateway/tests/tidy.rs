@@ -42,7 +42,12 @@ const PACKAGES: [&str; 3] = ["gateway", "feed-sim", "bench"];
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 
 /// Files that start both halves of the gateway and so may know both.
-const STARTERS: [&str; 3] = ["gateway/src/main.rs", "gateway/src/lib.rs", "gateway/src/serve.rs"];
+const STARTERS: [&str; 4] = [
+    "gateway/src/main.rs",
+    "gateway/src/lib.rs",
+    "gateway/src/serve.rs",
+    "gateway/src/simulation.rs",
+];
 
 const WRITING_HALF: [&str; 2] = ["venue", "feed"];
 const READING_HALF: [&str; 3] = ["fanout", "door", "admin"];

@@ -77,10 +77,11 @@ pub(super) fn trades(registry: &Registry, request: &Request<Incoming>) -> Answer
     };
     let snapshot = entry.load();
     let tail = &snapshot.trades.tail;
-    let before = tail.newest() - limit.min(tail.len()) as u64;
+    let before = tail.newest() - (limit as u64).min(tail.newest() - tail.floor());
     let newest: Vec<Trade> = tail.after(before).cloned().collect();
+    let lost = tail.newest() - before - newest.len() as u64;
     let head = Head { p: before, ..lane::head(&snapshot, Channel::Trades, None, before, 0) };
-    encoded(&Update { head, payload: Payload::Trades { trades: &newest, lost: 0 } })
+    encoded(&Update { head, payload: Payload::Trades { trades: &newest, lost } })
 }
 
 fn encoded(update: &Update<'_>) -> Answer {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tickfan_core::diff::side_changes;
 use tickfan_core::market::{Channel, Level, Nanos, State, Trade};
+use tickfan_core::snapshot::tail::{Following, TradeTail};
 use tickfan_core::snapshot::{Entry, Fault, Snapshot, Status};
 use tickfan_core::view::{BudgetClass, View};
 use tickfan_core::wire::{Encoder, Head, Payload, Update};
@@ -171,9 +172,8 @@ pub struct Lane<S> {
 }
 
 impl<S> Lane<S> {
-    /// A lane that begins at the newest snapshot.
-    pub fn new(view: View, class: BudgetClass, entry: Arc<Entry>) -> Self {
-        let taken = entry.load();
+    /// A lane that begins at a snapshot.
+    pub fn new(view: View, class: BudgetClass, entry: Arc<Entry>, taken: Arc<Snapshot>) -> Self {
         let s = version(&taken, view.channel);
         Self {
             view,
@@ -213,7 +213,12 @@ impl<S> Lane<S> {
         self.s
     }
 
-    /// The snapshot of the last body.
+    /// The version of the snapshot taken last.
+    pub fn newest_version(&self) -> u64 {
+        version(&self.taken, self.view.channel)
+    }
+
+    /// The snapshot taken last.
     pub const fn taken(&self) -> &Arc<Snapshot> {
         &self.taken
     }
@@ -265,9 +270,11 @@ impl<S> Lane<S> {
             self.append_fault(&fault, newest, to_ns, maker);
         }
         let continues = old.epoch == new.epoch && old.state.has_whole() && new.state.has_whole();
-        let data_goes_first = continues
-            && old.state.flows()
-            && (new.state == State::Live || new.state == State::Stale);
+        let is_trades = self.view.channel == Channel::Trades;
+        // A trade stays one, whatever became of the channel since.
+        let data_goes_first = old.state.flows()
+            && (continues && (new.state == State::Live || new.state == State::Stale)
+                || is_trades && !new.state.flows());
         if data_goes_first {
             self.append_data(newest, to_ns, maker);
         }
@@ -279,8 +286,7 @@ impl<S> Lane<S> {
             self.log.break_chain();
             return;
         }
-        // A trade stays one, whatever became of the channel since.
-        if !continues && self.view.channel != Channel::Trades {
+        if !continues && !is_trades {
             self.log.clear();
         }
         self.append_state(new, newest, to_ns, maker);
@@ -377,20 +383,9 @@ impl<S> Lane<S> {
 
     fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
         let tail = &newest.trades.tail;
-        let lost = tail.floor().saturating_sub(self.s);
-        if lost > 0 {
-            self.append_trades_body(newest, &[], self.s + lost, to_ns, maker);
-        }
-        let mut chunk: Vec<Trade> = Vec::new();
-        for trade in tail.after(self.s) {
-            chunk.push(trade.clone());
-            if chunk.len() == BODY_TRADES_MAX {
-                self.append_trades_body(newest, &chunk, self.s + chunk.len() as u64, to_ns, maker);
-                chunk.clear();
-            }
-        }
-        if !chunk.is_empty() {
-            self.append_trades_body(newest, &chunk, self.s + chunk.len() as u64, to_ns, maker);
+        while let Some(following) = tail.following(self.s, BODY_TRADES_MAX) {
+            let (trades, s) = run(tail, self.s, following);
+            self.append_trades_body(newest, &trades, s, to_ns, maker);
         }
     }
 
@@ -489,6 +484,17 @@ impl<S> Lane<S> {
             .map(|(_, body)| body)
     }
 
+    /// The version that a reader holds at a position; `None` when the log begins after it.
+    pub fn p_at(&self, position: u32) -> Option<u64> {
+        match behind(position, self.log.end()) as usize {
+            0 => Some(self.s),
+            missed => {
+                let at = self.log.bodies.len().checked_sub(missed)?;
+                Some(self.log.bodies[at].p)
+            }
+        }
+    }
+
     /// The version that a reader holds at the log's beginning.
     pub fn first_p(&self) -> u64 {
         self.log.bodies.front().map_or(self.s, |body| body.p)
@@ -505,7 +511,15 @@ impl<S> Lane<S> {
         if let Some(whole) = &self.whole {
             return (Arc::clone(whole), false);
         }
-        let head = Head { s: self.s, ..self.head(&self.taken, self.taken.bbo.tr_ns) };
+        let bytes = self.whole_at(self.s, maker);
+        self.whole = Some(Arc::clone(&bytes));
+        (bytes, true)
+    }
+
+    /// The whole as of the last body at another version: for a reader that came from another lane
+    /// and holds a later one than this lane has told.
+    pub fn whole_at(&self, s: u64, maker: &mut Maker<'_>) -> Arc<[u8]> {
+        let head = Head { s, ..self.head(&self.taken, self.taken.bbo.tr_ns) };
         let mut bids = std::mem::take(&mut maker.bids);
         let mut asks = std::mem::take(&mut maker.asks);
         let payload = match self.view.channel {
@@ -515,14 +529,18 @@ impl<S> Lane<S> {
         let bytes = maker.encode(&Update { head, payload });
         maker.bids = bids;
         maker.asks = asks;
-        self.whole = Some(Arc::clone(&bytes));
-        (bytes, true)
+        bytes
     }
 
     /// A private update from an older snapshot of the same view, held at version `p`, to the last
-    /// body: for a reader that comes from another lane. `None` when nothing differs.
-    pub fn bridge(&self, from: &Snapshot, p: u64, maker: &mut Maker<'_>) -> Option<Vec<u8>> {
-        let head = Head { s: self.s, p, ..self.head(&self.taken, self.taken.book.tr_ns) };
+    /// one taken, and its version: for a reader that comes from another lane. `None` when nothing
+    /// differs.
+    ///
+    /// Lanes of one view differ in the versions at which they told the same, so the version may be
+    /// one that this lane never told: it continues the reader's own chain.
+    pub fn bridge(&self, from: &Snapshot, p: u64, maker: &mut Maker<'_>) -> Option<(Vec<u8>, u64)> {
+        let s = if self.s > p { self.s } else { self.newest_version() };
+        let head = Head { s, p, ..self.head(&self.taken, self.taken.book.tr_ns) };
         let mut bids = Vec::new();
         let mut asks = Vec::new();
         let payload = match self.view.channel {
@@ -544,22 +562,20 @@ impl<S> Lane<S> {
         };
         let mut bytes = Vec::new();
         maker.encoder.update(&Update { head, payload }, &mut bytes);
-        Some(bytes)
+        Some((bytes, s))
     }
 
-    /// A private update with the trades after number `held` up to the last body; what is no longer
-    /// there is told as lost. At most [`BODY_TRADES_MAX`] trades.
-    pub fn trades_since(&self, held: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
+    /// A private update with the trades after number `held` up to one that was told; what is no
+    /// longer there is told as lost. At most [`BODY_TRADES_MAX`] trades.
+    pub fn trades_since(&self, held: u64, until: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
         let tail = &self.taken.trades.tail;
-        let floor = tail.floor().clamp(held, self.s);
-        let trades: Vec<Trade> = if floor > held {
-            Vec::new()
-        } else {
-            let wanted = usize::try_from(self.s - held).unwrap_or(usize::MAX);
-            tail.after(held).take(wanted.min(BODY_TRADES_MAX)).cloned().collect()
+        let wanted = usize::try_from(until - held).unwrap_or(usize::MAX);
+        let (trades, s) = match tail.following(held, wanted.min(BODY_TRADES_MAX)) {
+            Some(Following::Lost(count)) => (Vec::new(), until.min(held + count)),
+            Some(following) => run(tail, held, following),
+            None => (Vec::new(), until),
         };
-        let lost = floor - held;
-        let s = floor + trades.len() as u64;
+        let lost = s - held - trades.len() as u64;
         self.private_trades(held, s, &trades, lost, maker)
     }
 
@@ -618,7 +634,8 @@ pub fn head(
         q,
         te_ns,
         tr_ns,
-        to_ns,
+        // A turn of the state may come after the newest event.
+        to_ns: if tr_ns == 0 { to_ns } else { to_ns.min(tr_ns) },
         scales: snapshot.scales,
     }
 }
@@ -637,6 +654,16 @@ pub fn image<'a>(
     asks.extend(book.asks.iter().take(depth));
     let trusted = [book.bids.trusted_len(depth), book.asks.trusted_len(depth)];
     Payload::Image { bids, asks, trusted }
+}
+
+/// The trades of a run and the number after it.
+fn run(tail: &TradeTail, number: u64, following: Following) -> (Vec<Trade>, u64) {
+    match following {
+        Following::Lost(count) => (Vec::new(), number + count),
+        Following::Trades(count) => {
+            (tail.after(number).take(count as usize).cloned().collect(), number + count)
+        }
+    }
 }
 
 fn changes(
@@ -675,7 +702,8 @@ mod tests {
         }
         entry.publish(Arc::new(next.clone()));
         let view = View { instrument: InstrumentId(0), channel, depth };
-        let lane = Lane::new(view, BudgetClass::at_most(100), entry);
+        let taken = entry.load();
+        let lane = Lane::new(view, BudgetClass::at_most(100), entry, taken);
         Scene { lane, next, maker: Maker::new(&Json) }
     }
 

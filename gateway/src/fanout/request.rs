@@ -18,10 +18,10 @@ use tickfan_core::wire::message::{
 };
 use tickfan_core::ws::{self, Incoming};
 
-use super::ConnectionKey;
-use super::connection::{Admission, AnswerId, Cause, Piece};
+use super::connection::{Admission, AnswerId, Cause, Connection, Piece};
 use super::seat::{Seated, Wants};
 use super::shard::Shard;
+use super::{ConnectionKey, SeatKey};
 use crate::limits::{
     CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, IMAGE_REQUEST_NS, INSTRUMENTS_PER_ANSWER,
     MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX, SUGGESTIONS_MAX, SYMBOL_BYTES_MAX,
@@ -97,7 +97,7 @@ impl Shard {
             };
             self.on_message(key, message);
         }
-        self.send(key, None);
+        self.send(key, &[]);
     }
 
     fn on_message(&mut self, key: ConnectionKey, message: Message) {
@@ -111,7 +111,7 @@ impl Shard {
                 }
                 ws::write_pong(&payload, &mut connection.control);
                 if connection.control.len() >= SEND_BYTES {
-                    self.send(key, None);
+                    self.send(key, &[]);
                 }
             }
             Message::Binary => {
@@ -155,7 +155,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.push_control(&control.to_json());
             if connection.control.len() >= SEND_BYTES {
-                self.send(key, None);
+                self.send(key, &[]);
             }
         }
     }
@@ -224,7 +224,9 @@ impl Shard {
         }
         let Some(work) = connection.work.take() else {
             let mut unread = std::mem::take(&mut connection.unread);
-            if !unread.is_empty() {
+            if unread.is_empty() {
+                self.send(key, &[]);
+            } else {
                 self.on_bytes(key, &mut unread);
             }
             return self.connections.get(key).is_some_and(|connection| {
@@ -232,24 +234,12 @@ impl Shard {
                     && (connection.work.is_some() || !connection.unread.is_empty())
             });
         };
-        if !connection.places.is_empty() {
-            // What the present subscriptions are owed comes before the answer that changes them.
-            self.send_owed(key);
-            match self.connections.get_mut(key) {
-                Some(connection) if !connection.may_send() => {
-                    connection.work = Some(work);
-                    return false;
-                }
-                Some(_) => {}
-                None => return false,
-            }
-        }
         let rest = self.work_part(key, work);
         let has_more = rest.is_some();
         if let Some(connection) = self.connections.get_mut(key) {
             connection.work = rest;
             let has_more = has_more || !connection.unread.is_empty();
-            self.send(key, None);
+            self.send(key, &[]);
             return has_more;
         }
         false
@@ -258,6 +248,15 @@ impl Shard {
     fn work_part(&mut self, key: ConnectionKey, work: Work) -> Option<Work> {
         match work {
             Work::Subscribe { id, subscribe, mut targets } => {
+                let held: Vec<u32> = targets
+                    .as_slice()
+                    .iter()
+                    .take(RESULTS_PER_ANSWER)
+                    .filter_map(|(_, entry)| Some(view_of(&subscribe, entry.as_ref()?).number()))
+                    .collect();
+                if !self.catch_up(key, &held, subscribe.budget) {
+                    return Some(Work::Subscribe { id, subscribe, targets });
+                }
                 // To look for the nearest name is dear, and of use only to a person.
                 let suggests = targets.len() <= SUGGESTIONS_MAX;
                 let results: Vec<SymbolResult> = targets
@@ -269,6 +268,11 @@ impl Shard {
                 (targets.len() > 0).then_some(Work::Subscribe { id, subscribe, targets })
             }
             Work::Modify { id, budget, mut views } => {
+                let part = views.as_slice();
+                let part = part[..part.len().min(RESULTS_PER_ANSWER)].to_vec();
+                if !self.catch_up(key, &part, budget) {
+                    return Some(Work::Modify { id, budget, views });
+                }
                 let results: Vec<SymbolResult> = views
                     .by_ref()
                     .take(RESULTS_PER_ANSWER)
@@ -301,11 +305,7 @@ impl Shard {
             let message = unknown_symbol(&self.registry.table(), &symbol, suggests);
             return SymbolResult::refused(symbol, ErrorCode::UnknownSymbol, message);
         };
-        let view = View {
-            instrument: entry.instrument.id,
-            channel: subscribe.channel,
-            depth: subscribe.depth,
-        };
+        let view = view_of(subscribe, &entry);
         let Some(connection) = self.connections.get(key) else {
             return SymbolResult::refused(symbol, ErrorCode::Internal, "closed".to_owned());
         };
@@ -323,15 +323,14 @@ impl Shard {
             return SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned());
         };
         let held = match subscribe.channel {
-            Channel::Trades => {
+            // No price is sent in other states, be it an old one.
+            Channel::Trades if lane.status().state.has_whole() => {
                 let tail = &lane.taken().trades.tail;
                 lane.s() - subscribe.last.min(lane.s() - tail.floor().min(lane.s()))
             }
             _ => lane.s(),
         };
-        let begins_even = subscribe.channel == Channel::Trades && held == lane.s();
-        let wants = if begins_even { Wants::Log } else { Wants::First };
-        self.sit(key, lane_key, held, wants);
+        self.sit(key, lane_key, held, 0, Wants::First);
         match self.subscribed(lane_key, held) {
             Some(subscribed) => SymbolResult::accepted(symbol, subscribed),
             None => SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned()),
@@ -390,7 +389,45 @@ impl Shard {
         }
     }
 
-    /// Takes the newest into the new lane, and bridges from what the old one has sent.
+    /// Sends what views that are to move still have to tell, whatever their pace: all of them before
+    /// any of them moves, so that answers and data keep their order. Returns whether they hold all
+    /// now; if not, the connection is blocked, and the move has to wait.
+    fn catch_up(&mut self, key: ConnectionKey, views: &[u32], budget: BudgetClass) -> bool {
+        let mut seats: Vec<SeatKey> = Vec::new();
+        for view in views {
+            let Some(place) = self.connections.get(key).and_then(|c| c.place(*view)) else {
+                continue;
+            };
+            let Some(seat) = self.seats.get(place.seat) else { continue };
+            let Some(seated) = seat.subscriptions.get(place.index as usize) else { continue };
+            if seat.class == budget {
+                continue;
+            }
+            let lane_key = seated.lane;
+            if let Some(lane) = self.lanes.get(lane_key) {
+                let newest = lane.entry.load();
+                self.bring_to(lane_key, newest);
+            }
+            if !seats.contains(&place.seat) {
+                seats.push(place.seat);
+            }
+        }
+        let has_news = |shard: &Self, seat: &SeatKey| {
+            shard.seats.get(*seat).is_some_and(|seat| seat.has_news())
+        };
+        loop {
+            seats.retain(|seat| has_news(self, seat));
+            if seats.is_empty() {
+                return true;
+            }
+            if !self.connections.get(key).is_some_and(Connection::may_send) {
+                return false;
+            }
+            self.send(key, &seats);
+        }
+    }
+
+    /// Moves a subscription that has caught up to the lane of another budget.
     fn move_to(
         &mut self,
         key: ConnectionKey,
@@ -399,31 +436,28 @@ impl Shard {
         entry: &Arc<Entry>,
     ) -> super::LaneKey {
         let number = view.number();
-        let now = self.now();
-        // The old lane may end with its last subscriber: what it held must not.
-        let old_taken = self
+        let from = self
             .connections
             .get(key)
             .and_then(|connection| connection.place(number))
             .and_then(|place| self.seats.get(place.seat)?.subscriptions.get(place.index as usize))
             .and_then(|seated| {
                 let lane = self.lanes.get(seated.lane)?;
-                let is_even = seated.position == lane.end() && lane.s() == seated.held;
-                is_even.then(|| Arc::clone(lane.taken()))
+                let is_even = seated.position == lane.end();
+                Some((Arc::clone(lane.taken()), is_even))
             });
-        let lane_key = self.lane(view, budget, entry);
-        self.advance(lane_key, entry.load(), true, now);
+        let (taken, is_even) = from.unwrap_or_else(|| (entry.load(), false));
+        // The new lane before the old one ends, so that no mark is missed between them.
+        let lane_key = self.lane_beside(view, budget, entry, Arc::clone(&taken));
         let Some(seated) = self.stand_up(key, number) else { return lane_key };
-        // It may have been the lane's last and only one if the lane is one and the same.
-        let lane_key = self.lane(view, budget, entry);
-        let wants = match (seated.wants, old_taken, view.channel) {
-            (Wants::First, _, _) => Wants::First,
-            (_, _, Channel::Trades) => Wants::Whole,
-            (Wants::Log, Some(taken), _) => Wants::Bridge(taken),
-            (Wants::Bridge(from), _, _) => Wants::Bridge(from),
-            _ => Wants::Whole,
+        let wants = match seated.wants {
+            Wants::First => Wants::First,
+            Wants::Log if view.channel == Channel::Trades => Wants::Whole,
+            Wants::Log if is_even => Wants::Bridge(taken),
+            Wants::Bridge(from) => Wants::Bridge(from),
+            Wants::Log | Wants::Whole => Wants::Whole,
         };
-        self.sit(key, lane_key, seated.held, wants);
+        self.sit(key, lane_key, seated.held, seated.oldest_ns, wants);
         lane_key
     }
 
@@ -500,6 +534,7 @@ impl Shard {
             return;
         }
         connection.frames += 1;
+        self.stats.frames.inc();
         let encoder = self.maker.encoder;
         let mut payload = Vec::new();
         let head = FrameHead { n: connection.frames, ts_ns: now, late: &[], late_ns: 0 };
@@ -507,8 +542,13 @@ impl Shard {
         payload.extend_from_slice(encoder.frame_tail());
         ws::write_header(ws::Opcode::Text, payload.len(), &mut connection.control);
         connection.control.extend_from_slice(&payload);
-        self.send(key, None);
+        self.send(key, &[]);
     }
+}
+
+/// The view of an instrument that a request means.
+fn view_of(subscribe: &Subscribe, entry: &Entry) -> View {
+    View { instrument: entry.instrument.id, channel: subscribe.channel, depth: subscribe.depth }
 }
 
 /// The whole may be sent: the channel has one, and the client is not about to get it anyway.

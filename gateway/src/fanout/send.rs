@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use tickfan_core::market::{Channel, Nanos};
+use tickfan_core::snapshot::Snapshot;
 use tickfan_core::view::BudgetClass;
 use tickfan_core::wire::{Encoder, FrameHead};
 use tickfan_core::ws;
 
 use super::connection::{Cause, Connection, Piece};
 use super::lane::{Body, Due, Lane, Maker};
-use super::seat::{Seat, Seated, Wants};
+use super::seat::{Seated, Wants};
 use super::shard::{Shard, Subscriber};
 use super::{ConnectionKey, SeatKey};
 use crate::limits::{BODY_BYTES_SHARED, FRAME_HEAD_BYTES_MAX, FRAME_UPDATES_MAX, SEND_BYTES};
@@ -152,21 +153,7 @@ impl Judge<'_> {
 impl Shard {
     /// Sends a connection its control messages and what its seats are due: those of `first`, and of
     /// the seats that may join.
-    pub(super) fn send(&mut self, key: ConnectionKey, first: Option<SeatKey>) {
-        self.send_where(key, first, |seat, now| seat.may_join(now));
-    }
-
-    /// Sends a connection everything that it is due, whatever the paces of its seats.
-    pub(super) fn send_owed(&mut self, key: ConnectionKey) {
-        self.send_where(key, None, |seat, _| seat.has_news());
-    }
-
-    fn send_where(
-        &mut self,
-        key: ConnectionKey,
-        first: Option<SeatKey>,
-        joins: impl Fn(&Seat, Nanos) -> bool,
-    ) {
+    pub(super) fn send(&mut self, key: ConnectionKey, first: &[SeatKey]) {
         let now = self.now();
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !connection.may_send() {
@@ -181,9 +168,9 @@ impl Shard {
         let mut seats: Vec<SeatKey> = std::mem::take(&mut self.joining);
         seats.clear();
         if let Some(connection) = self.connections.get(key) {
-            seats.extend(first);
-            seats.extend(connection.seats.iter().copied().filter(|seat| {
-                Some(*seat) != first && self.seats.get(*seat).is_some_and(|seat| joins(seat, now))
+            seats.extend_from_slice(first);
+            seats.extend(connection.seats.iter().copied().filter(|key| {
+                !first.contains(key) && self.seats.get(*key).is_some_and(|seat| seat.may_join(now))
             }));
         }
         if !seats.is_empty() {
@@ -313,7 +300,6 @@ struct Filling<'a> {
 
 impl Filling<'_> {
     fn subscription(mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>) -> Served {
-        let has_whole = lane.status().state.has_whole();
         match std::mem::take(&mut seated.wants) {
             Wants::Log if seated.position == lane.end() => Served::All,
             Wants::Log => match lane.due(seated.position) {
@@ -322,44 +308,43 @@ impl Filling<'_> {
                 Due::StatesOnly => self.states(seated, lane),
                 Due::Lost => self.lost(seated, lane),
             },
-            wants @ (Wants::First | Wants::Whole) if lane.view.channel == Channel::Trades => {
-                self.trades_since(seated, lane, wants)
-            }
-            wants @ (Wants::First | Wants::Whole) => {
-                if has_whole {
-                    return self.whole(seated, lane, wants);
-                }
-                seated.wants = wants;
-                self.states(seated, lane)
-            }
-            Wants::Bridge(from) => {
-                let same_epoch = from.status(lane.view.channel).epoch == lane.status().epoch;
-                if !has_whole || !same_epoch || from.scales != lane.taken().scales {
-                    seated.wants = Wants::Whole;
-                    return self.subscription(seated, lane);
-                }
-                if self.is_full() {
-                    seated.wants = Wants::Bridge(from);
-                    return Served::Full;
-                }
-                self.push_states(seated, lane);
-                match lane.bridge(&from, seated.held, self.maker) {
-                    Some(bytes) => {
-                        self.push(&bytes, seated.oldest_ns);
-                        self.settle(seated, lane.s());
-                    }
-                    // Nothing differs yet, but the lane counts from a later version than the client
-                    // holds: what comes next has to be bridged as well.
-                    None if seated.held != lane.s() => {
-                        seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
-                    }
-                    None => {}
-                }
-                seated.position = lane.end();
-                seated.oldest_ns = 0;
-                Served::All
-            }
+            wants @ (Wants::First | Wants::Whole) => self.whole_or_states(seated, lane, wants),
+            Wants::Bridge(from) => self.bridge(seated, lane, from),
         }
+    }
+
+    /// The difference from what it held in another lane; until it holds what this lane told last,
+    /// the log is not for it.
+    fn bridge(
+        mut self,
+        seated: &mut Seated,
+        lane: &mut Lane<Subscriber>,
+        from: Arc<Snapshot>,
+    ) -> Served {
+        let (old, new) = (from.status(lane.view.channel), lane.status());
+        let continues = old.epoch == new.epoch && new.state.has_whole();
+        if !continues || from.scales != lane.taken().scales {
+            return self.whole_or_states(seated, lane, Wants::Whole);
+        }
+        let bridge = lane.bridge(&from, seated.held, self.maker);
+        if bridge.is_some() && !new.state.flows() {
+            return self.whole(seated, lane, Wants::Whole);
+        }
+        if self.is_full() {
+            seated.wants = Wants::Bridge(from);
+            return Served::Full;
+        }
+        self.push_states(seated, lane);
+        if let Some((bytes, s)) = bridge {
+            self.push(&bytes, seated.oldest_ns);
+            self.settle(seated, s);
+        }
+        seated.position = lane.end();
+        seated.oldest_ns = 0;
+        if seated.held != lane.s() {
+            seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
+        }
+        Served::All
     }
 
     /// The send is as long as it may become.
@@ -394,20 +379,28 @@ impl Filling<'_> {
         let is_trades = lane.view.channel == Channel::Trades;
         for body in lane.range(seated.position) {
             if self.is_full() {
-                seated.oldest_ns = body.to_ns;
+                seated.oldest_ns = oldest_of(seated.oldest_ns, body);
                 return Served::Full;
             }
-            let unsent_ns = std::mem::take(&mut seated.oldest_ns);
-            self.push(&body.bytes, oldest_of(unsent_ns, body));
-            seated.position = seated.position.wrapping_add(1);
             match body.s {
-                Some(s) if is_trades => seated.held = s,
-                Some(s) => self.settle(seated, s),
-                None => {}
+                Some(s) if is_trades => {
+                    self.push(&body.bytes, body.to_ns);
+                    seated.held = s;
+                }
+                Some(s) => {
+                    let unsent_ns = std::mem::take(&mut seated.oldest_ns);
+                    self.push(&body.bytes, oldest_of(unsent_ns, body));
+                    self.settle(seated, s);
+                }
+                None => self.push(&body.bytes, body.to_ns),
             }
+            seated.position = seated.position.wrapping_add(1);
         }
         seated.position = lane.end();
-        seated.oldest_ns = 0;
+        // Where no price can be sent, the change that should have been waits on, for the next whole.
+        if is_trades || lane.status().state.has_whole() {
+            seated.oldest_ns = 0;
+        }
         Served::All
     }
 
@@ -417,14 +410,30 @@ impl Filling<'_> {
         }
     }
 
+    /// The changes of state that a reader missed; what it was not sent besides waits for a whole.
     fn states(&mut self, seated: &mut Seated, lane: &Lane<Subscriber>) -> Served {
         if self.is_full() {
             return Served::Full;
         }
         self.push_states(seated, lane);
         seated.position = lane.end();
-        seated.oldest_ns = 0;
         Served::All
+    }
+
+    fn whole_or_states(
+        mut self,
+        seated: &mut Seated,
+        lane: &mut Lane<Subscriber>,
+        wants: Wants,
+    ) -> Served {
+        if lane.view.channel == Channel::Trades {
+            return self.trades_since(seated, lane, wants);
+        }
+        if lane.status().state.has_whole() {
+            return self.whole(seated, lane, wants);
+        }
+        seated.wants = wants;
+        self.states(seated, lane)
     }
 
     fn whole(&mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>, wants: Wants) -> Served {
@@ -435,7 +444,11 @@ impl Filling<'_> {
         self.push_states(seated, lane);
         // From here on the states are told; should the rest have to wait, they must not come twice.
         seated.position = lane.end();
-        let (bytes, is_new) = lane.whole(self.maker);
+        // A reader that came from another lane may be ahead of what this one told.
+        let is_ahead = lane.s() < seated.held;
+        let s = if is_ahead { lane.newest_version() } else { lane.s() };
+        let (bytes, is_new) =
+            if is_ahead { (lane.whole_at(s, self.maker), true) } else { lane.whole(self.maker) };
         if is_new {
             self.judge.stats.wholes.inc();
         }
@@ -453,10 +466,13 @@ impl Filling<'_> {
             self.push(&bytes, oldest_ns);
         }
         if matches!(wants, Wants::First) {
-            seated.held = lane.s();
+            seated.held = s;
         }
-        self.settle(seated, lane.s());
+        self.settle(seated, s);
         seated.oldest_ns = 0;
+        if is_ahead {
+            seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
+        }
         if bytes.len() > BODY_BYTES_SHARED { Served::Large(bytes) } else { Served::All }
     }
 
@@ -478,28 +494,25 @@ impl Filling<'_> {
         self.range(seated, lane)
     }
 
-    /// Trades that a subscription begins with, or that bring it from one lane to another.
+    /// Trades that a subscription begins with, or that bring it from one lane to another; then what
+    /// its position says.
     fn trades_since(
-        &mut self,
+        mut self,
         seated: &mut Seated,
-        lane: &Lane<Subscriber>,
+        lane: &mut Lane<Subscriber>,
         wants: Wants,
     ) -> Served {
-        for body in lane.states(seated.position, true) {
-            self.push(&body.bytes, body.to_ns);
-        }
-        seated.position = lane.end();
-        while seated.held < lane.s() {
+        let until = lane.p_at(seated.position).unwrap_or(seated.held);
+        while seated.held < until {
             if self.is_full() {
                 seated.wants = wants;
                 return Served::Full;
             }
-            let (bytes, s) = lane.trades_since(seated.held, self.maker);
+            let (bytes, s) = lane.trades_since(seated.held, until, self.maker);
             self.push(&bytes, 0);
             seated.held = s;
         }
-        seated.oldest_ns = 0;
-        Served::All
+        self.subscription(seated, lane)
     }
 }
 

@@ -178,7 +178,7 @@ impl Shard {
         connection.push_control(&hello.to_json());
         let key = self.connections.insert(connection);
         self.totals.connections.inc();
-        self.send(key, None);
+        self.send(key, &[]);
         self.set_timer(key, now + PING_EVERY_NS);
         self.busy.push_back(key);
         self.touched.push(key);
@@ -263,9 +263,11 @@ impl Shard {
                 }
             }
         }
+        // A reader that is slower than its data is blocked again by its next send: what it asks must
+        // be heard before, or it could never ask for less.
         self.busy.push_back(key);
         self.touched.push(key);
-        self.send(key, None);
+        self.on_readable(key);
     }
 
     /// Puts a seat with news where it is sent to next.
@@ -324,7 +326,7 @@ impl Shard {
                 let Some(connection) = self.seats.get(seat).map(|seat| seat.connection) else {
                     continue;
                 };
-                self.send(connection, Some(seat));
+                self.send(connection, &[seat]);
             }
             if self.is_idle() {
                 return self.next_due();
@@ -411,13 +413,7 @@ impl Shard {
     }
 
     /// A lane takes the newest snapshot, and its subscribers learn of the news.
-    pub(super) fn advance(
-        &mut self,
-        key: LaneKey,
-        newest: Arc<Snapshot>,
-        urgent: bool,
-        now: Nanos,
-    ) {
+    fn advance(&mut self, key: LaneKey, newest: Arc<Snapshot>, urgent: bool, now: Nanos) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         let pending_ns = lane.pending_ns;
         let bodies = lane.advance(newest, &mut self.maker);
@@ -432,13 +428,16 @@ impl Shard {
             self.classes[lane.class.index()].grained.push_back((now + grain_ns, key));
         }
         let oldest_ns = if pending_ns == 0 { now } else { pending_ns };
+        let is_trades = lane.view.channel == Channel::Trades;
         let class = &mut self.classes[lane.class.index()];
         for subscriber in &lane.subscribers {
             let Some(seat) = self.seats.get_mut(subscriber.seat) else { continue };
             let Some(seated) = seat.subscriptions.get_mut(subscriber.index as usize) else {
                 continue;
             };
-            if seated.oldest_ns == 0 && !matches!(seated.wants, Wants::First) {
+            // A first whole is never late; trades that come while their history waits may be.
+            let is_first = matches!(seated.wants, Wants::First) && !is_trades;
+            if seated.oldest_ns == 0 && !is_first {
                 seated.oldest_ns = oldest_ns;
             }
             if seat.oldest_ns == 0 {
@@ -492,7 +491,42 @@ impl Shard {
         }
         // The interest first, the snapshot after: no change can fall between them.
         self.marks.set_interest(view.instrument, view.channel, true);
-        let key = self.lanes.insert(Lane::new(view, class, Arc::clone(entry)));
+        self.begin_lane(view, class, entry, entry.load())
+    }
+
+    /// Finds the lane of a view at a budget and brings it to a snapshot that another lane of the
+    /// view has taken, or makes it there.
+    pub(super) fn lane_beside(
+        &mut self,
+        view: View,
+        class: BudgetClass,
+        entry: &Arc<Entry>,
+        taken: Arc<Snapshot>,
+    ) -> LaneKey {
+        let Some(key) = self.lane_of.get(&(view, class)).copied() else {
+            return self.begin_lane(view, class, entry, taken);
+        };
+        self.bring_to(key, taken);
+        key
+    }
+
+    /// A lane takes this snapshot now, whatever its grain.
+    pub(super) fn bring_to(&mut self, key: LaneKey, newest: Arc<Snapshot>) {
+        let now = self.now();
+        if let Some(lane) = self.lanes.get(key) {
+            let urgent = lane.is_urgent(&newest);
+            self.advance(key, newest, urgent, now);
+        }
+    }
+
+    fn begin_lane(
+        &mut self,
+        view: View,
+        class: BudgetClass,
+        entry: &Arc<Entry>,
+        taken: Arc<Snapshot>,
+    ) -> LaneKey {
+        let key = self.lanes.insert(Lane::new(view, class, Arc::clone(entry), taken));
         self.lane_of.insert((view, class), key);
         self.lanes_of.entry((view.instrument, view.channel)).or_default().push(key);
         self.totals.lanes.inc();
@@ -532,22 +566,29 @@ impl Shard {
         Some(key)
     }
 
-    /// Seats a subscription; with something to send at once it is made ready.
+    /// Seats a subscription; with something to send at once it is made ready. `oldest_ns` is the
+    /// receipt of what it was owed in the lane that it comes from.
     pub(super) fn sit(
         &mut self,
         connection: ConnectionKey,
         lane_key: LaneKey,
         held: u64,
+        oldest_ns: Nanos,
         wants: Wants,
     ) {
         let now = self.now();
         let Some(lane) = self.lanes.get(lane_key) else { return };
         let (class, number, position) = (lane.class, lane.view.number(), lane.end());
+        let wants = match wants {
+            // Without history to begin with, the first trade is like any other.
+            Wants::First if lane.view.channel == Channel::Trades && held == lane.s() => Wants::Log,
+            wants => wants,
+        };
         let is_news = match &wants {
             Wants::Log => false,
             Wants::First | Wants::Whole if lane.view.channel == Channel::Trades => held < lane.s(),
             Wants::First | Wants::Whole => lane.status().state.has_whole(),
-            Wants::Bridge(_) => true,
+            Wants::Bridge(from) => !Arc::ptr_eq(from, lane.taken()),
         };
         let Some(seat_key) = self.seat(connection, class) else { return };
         let (Some(seat), Some(lane)) = (self.seats.get_mut(seat_key), self.lanes.get_mut(lane_key))
@@ -557,11 +598,11 @@ impl Shard {
         let index = seat.subscriptions.len() as u32;
         let slot = lane.subscribers.len() as u32;
         lane.subscribers.push(Subscriber { seat: seat_key, index });
-        let seated = Seated { lane: lane_key, slot, position, held, oldest_ns: 0, wants };
+        let seated = Seated { lane: lane_key, slot, position, held, oldest_ns, wants };
         seat.subscriptions.push(seated);
         if is_news {
             if seat.oldest_ns == 0 {
-                seat.oldest_ns = now;
+                seat.oldest_ns = if oldest_ns == 0 { now } else { oldest_ns };
             }
             self.ready(seat_key);
         }
@@ -686,7 +727,7 @@ impl Shard {
             next_ns = now + PING_EVERY_NS;
             if !connection.is_blocked() {
                 ws::write_ping(b"", &mut connection.control);
-                self.send(key, None);
+                self.send(key, &[]);
             }
         }
         let Some(connection) = self.connections.get(key) else { return Nanos::MAX };
@@ -785,7 +826,7 @@ impl Shard {
             connection.phase = Phase::Draining(at_ns);
             connection.timer_ns = 0;
             self.set_timer(key, at_ns);
-            self.send(key, None);
+            self.send(key, &[]);
         }
     }
 

@@ -81,6 +81,8 @@ pub struct InstrumentFeed {
     sequencer: Sequencer,
     early: Vec<Early>,
     early_levels: usize,
+    /// Receipt of the first event that came while there was no image, kept or not; 0 = none.
+    awaited_ns: Nanos,
     /// Receipt of the oldest change that is not published yet, by channel; 0 = none.
     unpublished_ns: [Nanos; Channel::ALL.len()],
     /// History was lost: the next good value begins an epoch. By channel.
@@ -119,6 +121,7 @@ impl InstrumentFeed {
             sequencer: Sequencer::default(),
             early: Vec::new(),
             early_levels: 0,
+            awaited_ns: 0,
             unpublished_ns: [0; Channel::ALL.len()],
             scales_known,
             digits: Scales::default(),
@@ -145,7 +148,7 @@ impl InstrumentFeed {
 
     fn touch(&mut self, channel: Channel, now: Nanos) {
         let oldest = &mut self.unpublished_ns[channel.index()];
-        if *oldest == 0 {
+        if *oldest == 0 || now < *oldest {
             *oldest = now;
         }
     }
@@ -203,6 +206,7 @@ impl InstrumentFeed {
     pub fn disconnected(&mut self, why: Why, now: Nanos) {
         self.sequencer.lose();
         self.drop_early();
+        self.awaited_ns = 0;
         if self.want != ImageWant::Never {
             self.want = ImageWant::Here;
         }
@@ -373,6 +377,9 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) {
+        if self.awaited_ns == 0 {
+            self.awaited_ns = now;
+        }
         // Without numbers there is no telling which events an image contains.
         if event.continuity.is_none() {
             return;
@@ -609,6 +616,11 @@ impl InstrumentFeed {
 
         let early = std::mem::take(&mut self.early);
         self.early_levels = 0;
+        let awaited_ns = std::mem::take(&mut self.awaited_ns);
+        if awaited_ns != 0 {
+            // Its change has waited since it came, be it part of the image by now.
+            self.touch(Channel::Book, awaited_ns);
+        }
         let version = self.next.version;
         for (i, waiting) in early.iter().enumerate() {
             match self.sequencer.judge(waiting.event.continuity) {

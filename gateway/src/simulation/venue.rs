@@ -1,0 +1,507 @@
+//! The seeded market and the way from it to the gateway, with its faults.
+//!
+//! Called by the simulated world, in virtual time. It says what arrives at the gateway and when, and
+//! writes the truth from what the market said before any fault. It never looks at the gateway.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use feed_sim::market::{Market, MarketOptions, Message};
+use serde::Deserialize;
+use tickfan_core::market::{InstrumentId, Nanos};
+
+use super::random::Random;
+use super::truth::{Book, Known, Level, SymbolTruth, Trade, units};
+use crate::limits::{MILLI_NS, SECOND_NS};
+
+/// Virtual times are whole microseconds, as those of the protocol are.
+pub(super) const MICRO_NS: Nanos = 1_000;
+
+/// Messages that arrive together are this far apart.
+const SPACING_NS: Nanos = 20 * MICRO_NS;
+
+/// How often the venue shows that it lives when it has nothing to say.
+const PING_EVERY_NS: Nanos = 20 * SECOND_NS;
+
+/// Levels of a side that only a deep image has, far from everything that moves.
+const FAR_LEVELS: i64 = 2_500;
+
+/// What may go wrong on the way, and how often: in a thousand where nothing else is said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Faults {
+    pub(super) depth_lost: u64,
+    pub(super) tickers_lost: u64,
+    pub(super) trades_lost: u64,
+    pub(super) repeated: u64,
+    pub(super) corrupted: u64,
+    /// Images take up to this long.
+    pub(super) image_delay_ns: Nanos,
+    /// Images that were taken before they were asked for.
+    pub(super) images_stale: u64,
+    /// Images that cannot be had.
+    pub(super) images_failed: u64,
+    /// The connection is cut about this often; 0 = never.
+    pub(super) cut_every_ns: Nanos,
+    /// The venue is silent once, for this long; 0 = never.
+    pub(super) silence_ns: Nanos,
+}
+
+/// What market there is and how it is told.
+#[derive(Debug, Clone)]
+pub(super) struct VenueOptions {
+    pub(super) seed: u64,
+    pub(super) symbols: usize,
+    /// Messages a second.
+    pub(super) rate: u64,
+    /// How much faster than the gateway's the market's time runs.
+    pub(super) haste: u64,
+    /// Images are over 64 KiB.
+    pub(super) deep: bool,
+    /// Messages arrive in clumps of up to this long.
+    pub(super) clump_ns: Nanos,
+    pub(super) start_ns: Nanos,
+    /// When the faults end, not counting silence.
+    pub(super) calm_ns: Nanos,
+    /// When the market ends at the earliest, not counting silence.
+    pub(super) end_ns: Nanos,
+    pub(super) faults: Faults,
+}
+
+/// What a message tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Told {
+    Depth(usize, u64),
+    Ticker(usize, u64),
+    Trade(usize, u64),
+    /// An answer to a subscription, or bytes that cannot be read.
+    Nothing,
+}
+
+/// A message on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) at_ns: Nanos,
+    pub(super) payload: String,
+    pub(super) told: Told,
+}
+
+/// A REST image on its way.
+#[derive(Debug)]
+pub(super) struct ImageDelivery {
+    pub(super) at_ns: Nanos,
+    pub(super) instrument: InstrumentId,
+    /// Body and update id; `None` = it failed.
+    pub(super) image: Option<(String, u64)>,
+}
+
+/// The connection between venue and gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    DownUntil(Nanos),
+    /// It is up; the streams flow once the venue has answered.
+    Up {
+        flows: bool,
+    },
+}
+
+/// What the world has to do for the venue.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Connected,
+    Cut,
+    Ping,
+    Message(Delivery),
+    Image(ImageDelivery),
+}
+
+/// See the top of this file.
+pub(super) struct Venue {
+    pub(super) truth: Vec<SymbolTruth>,
+    options: VenueOptions,
+    market: Market,
+    random: Random,
+    link: Link,
+    on_the_way: VecDeque<Delivery>,
+    images: Vec<ImageDelivery>,
+    /// The latest time at which anything on the way arrives.
+    last_arrival_ns: Nanos,
+    clump_until_ns: Nanos,
+    echo: Option<Delivery>,
+    next_cut_ns: Nanos,
+    silent_at_ns: Nanos,
+    /// How long the venue was silent in all.
+    pub(super) silence_ns: Nanos,
+    next_ping_ns: Nanos,
+    stale_bodies: Vec<Option<(String, u64)>>,
+    /// By symbol: depth, ticker and trade were told since the faults ended.
+    told_in_calm: Vec<[bool; 3]>,
+    ended_ns: Option<Nanos>,
+}
+
+#[derive(Deserialize)]
+struct Wrapped<'a> {
+    #[serde(borrow)]
+    data: Data<'a>,
+}
+
+/// The fields of all market messages; one letter means different things in different ones.
+#[derive(Deserialize)]
+struct Data<'a> {
+    u: Option<u64>,
+    t: Option<u64>,
+    #[serde(rename = "T")]
+    at_ms: Option<u64>,
+    b: Option<serde_json::Value>,
+    a: Option<serde_json::Value>,
+    #[serde(rename = "B")]
+    bid_qty: Option<&'a str>,
+    #[serde(rename = "A")]
+    ask_qty: Option<&'a str>,
+    p: Option<&'a str>,
+    q: Option<&'a str>,
+    m: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    #[serde(rename = "lastUpdateId")]
+    id: u64,
+    bids: Vec<(String, String)>,
+    asks: Vec<(String, String)>,
+}
+
+fn level(px: &str, qty: &str) -> Level {
+    let read = |text| units(text).unwrap_or_else(|| panic!("the market wrote {text}"));
+    (read(px), read(qty))
+}
+
+fn levels(value: Option<serde_json::Value>) -> Vec<Level> {
+    let texts: Vec<(String, String)> =
+        serde_json::from_value(value.unwrap_or_default()).expect("the market writes pairs");
+    texts.iter().map(|(px, qty)| level(px, qty)).collect()
+}
+
+fn text(value: Option<&serde_json::Value>) -> &str {
+    value.and_then(serde_json::Value::as_str).expect("the market writes texts")
+}
+
+impl Venue {
+    pub(super) fn new(options: VenueOptions, mut random: Random) -> Self {
+        let market = Market::new(MarketOptions {
+            seed: options.seed,
+            symbols: options.symbols,
+            rate: (options.rate / options.haste).max(1) as u32,
+            start_ns: options.start_ns,
+        });
+        let mut truth: Vec<SymbolTruth> = market.symbols().map(SymbolTruth::new).collect();
+        for symbol in &mut truth {
+            let (_, _, book) = image_of(&market, &symbol.name, options.deep);
+            symbol.live = book;
+        }
+        let faults = &options.faults;
+        let active_ns = options.calm_ns - options.start_ns;
+        let next_cut_ns = match faults.cut_every_ns {
+            0 => Nanos::MAX,
+            every => options.start_ns + whole(random.between(every / 2, every)),
+        };
+        let silent_at_ns = match faults.silence_ns {
+            0 => Nanos::MAX,
+            _ => options.start_ns + whole(random.between(active_ns / 4, active_ns)),
+        };
+        Self {
+            link: Link::DownUntil(options.start_ns + whole(random.below(20 * MILLI_NS))),
+            on_the_way: VecDeque::new(),
+            images: Vec::new(),
+            last_arrival_ns: 0,
+            clump_until_ns: 0,
+            echo: None,
+            next_cut_ns,
+            silent_at_ns,
+            silence_ns: 0,
+            next_ping_ns: options.start_ns + PING_EVERY_NS,
+            stale_bodies: vec![None; truth.len()],
+            told_in_calm: vec![[false; 3]; truth.len()],
+            ended_ns: None,
+            truth,
+            options,
+            market,
+            random,
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.truth.iter().map(|symbol| Arc::from(symbol.name.as_str())).collect()
+    }
+
+    /// When the market ended and all that it said has arrived.
+    pub(super) fn ended_ns(&self) -> Option<Nanos> {
+        self.ended_ns.filter(|_| self.on_the_way.is_empty() && self.images.is_empty())
+    }
+
+    fn is_calm(&self, now: Nanos) -> bool {
+        now >= self.options.calm_ns + self.silence_ns
+    }
+
+    fn market_ns(&self) -> Nanos {
+        if self.ended_ns.is_some() {
+            return Nanos::MAX;
+        }
+        let passed_ns = (self.market.next_at_ns() - self.options.start_ns) / self.options.haste;
+        self.options.start_ns + whole(passed_ns + MICRO_NS - 1) + self.silence_ns
+    }
+
+    /// When there is anything to do next.
+    pub(super) fn next_ns(&self) -> Nanos {
+        let mut next = self.market_ns().min(self.next_ping_ns).min(self.next_cut_ns);
+        next = next.min(self.silent_at_ns);
+        if let Link::DownUntil(at) = self.link {
+            next = next.min(at);
+        }
+        if let Some(first) = self.on_the_way.front() {
+            next = next.min(first.at_ns);
+        }
+        self.images.iter().map(|image| image.at_ns).fold(next, Nanos::min)
+    }
+
+    /// When the next message arrives.
+    pub(super) fn next_message_ns(&self) -> Nanos {
+        self.on_the_way.front().map_or(Nanos::MAX, |delivery| delivery.at_ns)
+    }
+
+    /// What is due, one thing at a time.
+    pub(super) fn take_due(&mut self, now: Nanos) -> Option<Arrival> {
+        while self.market_ns() <= now {
+            self.step(now);
+        }
+        if self.silent_at_ns <= now {
+            self.silent_at_ns = Nanos::MAX;
+            self.silence_ns = self.options.faults.silence_ns;
+            self.next_ping_ns = self.next_ping_ns.max(now + self.silence_ns);
+            if self.next_cut_ns != Nanos::MAX {
+                self.next_cut_ns += self.silence_ns;
+            }
+        }
+        if self.next_cut_ns <= now {
+            let every = self.options.faults.cut_every_ns;
+            self.next_cut_ns = now + whole(self.random.between(every / 2, every));
+            if self.is_calm(now) {
+                self.next_cut_ns = Nanos::MAX;
+            } else if matches!(self.link, Link::Up { .. }) {
+                return Some(Arrival::Cut);
+            }
+        }
+        if let Link::DownUntil(at) = self.link
+            && at <= now
+        {
+            self.link = Link::Up { flows: false };
+            return Some(Arrival::Connected);
+        }
+        if self.next_ping_ns <= now {
+            self.next_ping_ns = now + PING_EVERY_NS;
+            if matches!(self.link, Link::Up { .. }) {
+                return Some(Arrival::Ping);
+            }
+        }
+        if let Some(at) = self.images.iter().position(|image| image.at_ns <= now) {
+            return Some(Arrival::Image(self.images.remove(at)));
+        }
+        if self.next_message_ns() <= now {
+            let delivery = self.on_the_way.pop_front()?;
+            if let (Told::Nothing, Link::Up { flows }) = (delivery.told, &mut self.link) {
+                // The answer to the subscription: from here on the streams flow.
+                *flows = true;
+            }
+            return Some(Arrival::Message(delivery));
+        }
+        None
+    }
+
+    /// The gateway read this message.
+    pub(super) fn received(&mut self, told: Told, now: Nanos) {
+        match told {
+            Told::Depth(symbol, id) => self.truth[symbol].receive_book(id, now),
+            Told::Ticker(symbol, id) => self.truth[symbol].receive_ticker(id, now),
+            Told::Trade(symbol, id) => self.truth[symbol].receive_trade(id, now),
+            Told::Nothing => {}
+        }
+    }
+
+    /// The connection is down: what was on its way is lost.
+    pub(super) fn cut(&mut self, now: Nanos) {
+        self.on_the_way.clear();
+        self.echo = None;
+        self.last_arrival_ns = now;
+        self.link = Link::DownUntil(now + whole(self.random.below(400 * MILLI_NS)));
+        for symbol in &mut self.truth {
+            symbol.reconnect(now);
+        }
+    }
+
+    /// The gateway subscribed.
+    pub(super) fn subscribe(&mut self, now: Nanos) {
+        let at_ns = now + MICRO_NS + whole(self.random.below(20 * MILLI_NS));
+        let payload = r#"{"result":null,"id":1}"#.to_owned();
+        self.last_arrival_ns = at_ns;
+        self.on_the_way.push_back(Delivery { at_ns, payload, told: Told::Nothing });
+    }
+
+    /// The gateway asks for an image.
+    pub(super) fn request_image(&mut self, instrument: InstrumentId, now: Nanos) {
+        let faults = self.options.faults.clone();
+        let delay_ns = MICRO_NS + whole(self.random.below(faults.image_delay_ns.max(MILLI_NS)));
+        let mut image = None;
+        if self.is_calm(now) || !self.random.per_mille(faults.images_failed) {
+            let stale = self.stale_bodies[instrument.index()].take();
+            let is_stale = !self.is_calm(now) && self.random.per_mille(faults.images_stale);
+            image = match stale {
+                Some(stale) if is_stale => Some(stale),
+                _ => Some(self.take_image(instrument.index())),
+            };
+        }
+        self.images.push(ImageDelivery { at_ns: now + delay_ns, instrument, image });
+    }
+
+    fn take_image(&mut self, symbol: usize) -> (String, u64) {
+        let name = &self.truth[symbol].name;
+        let (body, id, book) = image_of(&self.market, name, self.options.deep);
+        let known = self.truth[symbol].books.entry(id);
+        let known = known.or_insert_with(|| Known::new(Arc::new(book.clone())));
+        assert_eq!(*known.value, book, "image and depth message of {id} tell the same");
+        (body, id)
+    }
+
+    fn step(&mut self, now: Nanos) {
+        let step = self.market.step();
+        for message in step.messages {
+            let told = self.learn(&message);
+            self.send(message.payload, told, now);
+        }
+        let faults = &self.options.faults;
+        if faults.images_stale > 0 && self.random.per_mille(10) {
+            let symbol = self.random.below(self.truth.len() as u64) as usize;
+            self.stale_bodies[symbol] = Some(self.take_image(symbol));
+        }
+        let is_told = self.told_in_calm.iter().all(|told| told.iter().all(|told| *told));
+        if is_told && now >= self.options.end_ns + self.silence_ns {
+            self.ended_ns = Some(now);
+        }
+    }
+
+    /// Puts a message on its way, unless a fault takes it.
+    fn send(&mut self, payload: String, told: Told, now: Nanos) {
+        if self.link != (Link::Up { flows: true }) {
+            return;
+        }
+        let faults = self.options.faults.clone();
+        let (symbol, kind, lost) = match told {
+            Told::Depth(symbol, _) => (symbol, 0, faults.depth_lost),
+            Told::Ticker(symbol, _) => (symbol, 1, faults.tickers_lost),
+            Told::Trade(symbol, _) => (symbol, 2, faults.trades_lost),
+            Told::Nothing => return,
+        };
+        let is_calm = self.is_calm(now);
+        self.told_in_calm[symbol][kind] |= is_calm;
+        if !is_calm && self.random.per_mille(lost) {
+            return;
+        }
+        if self.clump_until_ns <= now && self.options.clump_ns > 0 && self.random.coin() {
+            self.clump_until_ns = now + whole(self.random.below(self.options.clump_ns));
+        }
+        let at_ns = now.max(self.clump_until_ns).max(self.last_arrival_ns);
+        // Some arrive at one moment, some shortly one after the other.
+        let at_ns = if self.random.coin() { at_ns } else { at_ns + SPACING_NS };
+        self.last_arrival_ns = at_ns;
+        let mut delivery = Delivery { at_ns, payload, told };
+        if !is_calm && self.random.per_mille(faults.corrupted) {
+            delivery.payload.truncate(delivery.payload.len() / 2);
+            delivery.told = Told::Nothing;
+        }
+        let echo = self.echo.take();
+        if !is_calm && self.random.per_mille(faults.repeated) {
+            self.echo = Some(delivery.clone());
+        }
+        self.on_the_way.push_back(delivery);
+        if let Some(echo) = echo {
+            self.on_the_way.push_back(Delivery { at_ns, ..echo });
+        }
+    }
+
+    /// Writes down what a message truly says.
+    fn learn(&mut self, message: &Message) -> Told {
+        let (name, stream) = message.stream.split_once('@').expect("a stream has a symbol");
+        let symbol = self.truth.iter().position(|truth| truth.name.eq_ignore_ascii_case(name));
+        let symbol = symbol.expect("the market tells of its symbols");
+        let truth = &mut self.truth[symbol];
+        let Wrapped { data } = serde_json::from_str(&message.payload).expect("it writes JSON");
+        match stream {
+            "trade" => {
+                let id = data.t.expect("a trade has an id");
+                let trade = Trade {
+                    te_us: data.at_ms.expect("and a time") * 1_000,
+                    level: level(data.p.expect("a price"), data.q.expect("a quantity")),
+                    side: if data.m == Some(true) { "sell" } else { "buy" },
+                };
+                truth.trades.insert(id, Known::new(trade));
+                Told::Trade(symbol, id)
+            }
+            "bookTicker" => {
+                let id = data.u.expect("a ticker has an id");
+                let bid = level(text(data.b.as_ref()), data.bid_qty.expect("a quantity"));
+                let ask = level(text(data.a.as_ref()), data.ask_qty.expect("a quantity"));
+                truth.tickers.insert(id, Known::new([Some(bid), Some(ask)]));
+                Told::Ticker(symbol, id)
+            }
+            _ => {
+                let id = data.u.expect("a depth message has an id");
+                for (is_bid, changes) in [(true, levels(data.b)), (false, levels(data.a))] {
+                    for change in changes {
+                        truth.live.set(is_bid, change);
+                    }
+                }
+                let book = Known::new(Arc::new(truth.live.clone()));
+                let known = truth.books.entry(id).or_insert_with(|| book);
+                assert_eq!(*known.value, truth.live, "image and depth message of {id} agree");
+                Told::Depth(symbol, id)
+            }
+        }
+    }
+}
+
+/// A time in whole microseconds.
+const fn whole(time_ns: Nanos) -> Nanos {
+    time_ns / MICRO_NS * MICRO_NS
+}
+
+/// The image of a symbol as it is: body, update id, and what it says.
+fn image_of(market: &Market, name: &str, deep: bool) -> (String, u64, Book) {
+    let body = market.depth_snapshot(name, Some(5_000)).expect("the symbol is the market's own");
+    let mut image: Image = serde_json::from_str(&body).expect("the market writes JSON");
+    if deep {
+        for i in 1..=FAR_LEVELS {
+            // Farther than the price ever moves, in its own tick.
+            let px = FAR_LEVELS + 1 - i;
+            image.bids.push((format!("{}.{:02}", px / 100, px % 100), format!("{i}.5")));
+            image.asks.push((format!("{}", 900_000 + i), format!("{i}.25")));
+        }
+    }
+    let mut book = Book::default();
+    for (is_bid, side) in [(true, &image.bids), (false, &image.asks)] {
+        for (px, qty) in side {
+            book.set(is_bid, level(px, qty));
+        }
+    }
+    if !deep {
+        return (body, image.id, book);
+    }
+    let mut body = format!(r#"{{"lastUpdateId":{},"bids":["#, image.id);
+    for (side, name) in [(&image.bids, ""), (&image.asks, r#"],"asks":["#)] {
+        body.push_str(name);
+        for (i, (px, qty)) in side.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            let _ = write!(body, r#"{comma}["{px}","{qty}"]"#);
+        }
+    }
+    body.push_str("]}");
+    (body, image.id, book)
+}
