@@ -113,7 +113,11 @@ mod tests {
         let mut bids = BookSide::new(Side::Bid);
         bids.replace(vec![level(1, 1), level(3, 1), level(2, 0), level(3, 7)], Some(4));
         assert_eq!(levels(&bids), [(3, 7), (1, 1)]);
-        assert_eq!(bids.trusted_len(10), Some(2), "nothing is held below the cut, but there may be");
+        assert_eq!(
+            bids.trusted_len(10),
+            Some(2),
+            "nothing is held below the cut, but there may be"
+        );
         bids.set(Px(0), Qty(1));
         assert_eq!(bids.trusted_len(10), Some(2));
         assert_eq!(bids.trusted_len(2), None);
