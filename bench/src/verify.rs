@@ -129,9 +129,12 @@ impl Verify {
             ),
         };
         let name = self.recording.to_str().context("the name of the recording is not UTF-8")?;
-        let path = folder.join(format!("{name}.tsv.zst"));
-        ensure!(path.exists(), "there is neither {name} nor {}", path.display());
-        Ok(path)
+        // A path may leave out what every recording's name ends with, just as a bare name does.
+        let file = format!("{name}.tsv.zst");
+        [PathBuf::from(&file), folder.join(&file)]
+            .into_iter()
+            .find(|path| path.exists())
+            .with_context(|| format!("there is neither {file} nor {0}/{file}", folder.display()))
     }
 
     fn lost_lines(&self, path: &Path) -> Result<Vec<LostLine>> {
