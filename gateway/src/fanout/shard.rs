@@ -734,11 +734,12 @@ impl Shard {
         if connection.is_blocked() {
             next_ns = next_ns.min(connection.taken_ns + STALL_NS_MAX);
         }
-        if connection.heartbeat_ns > 0 {
-            let due_ns = connection.frame_sent_ns + connection.heartbeat_ns;
+        let heartbeat_ns = connection.heartbeat_ns;
+        if heartbeat_ns > 0 {
+            let due_ns = connection.frame_sent_ns + heartbeat_ns;
             if now >= due_ns {
                 self.send_heartbeat(key, now);
-                next_ns = next_ns.min(now + connection_heartbeat_ns(&self.connections, key));
+                next_ns = next_ns.min(now + heartbeat_ns);
             } else {
                 next_ns = next_ns.min(due_ns);
             }
@@ -844,11 +845,4 @@ impl Shard {
     pub fn marks(&self) -> &Arc<Marks> {
         &self.marks
     }
-}
-
-fn connection_heartbeat_ns(
-    connections: &SlotMap<ConnectionKey, Connection>,
-    key: ConnectionKey,
-) -> Nanos {
-    connections.get(key).map_or(Nanos::MAX, |connection| connection.heartbeat_ns)
 }
