@@ -17,13 +17,22 @@ use tickfan_core::market::Venue;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::limits::SHARDS_MAX;
+use crate::limits::{SHARDS_MAX, SOCKET_BYTES, SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
 use crate::venue::TradeStream;
 
 /// How alike two names must be, from 0 to 1, for one to be offered in place of the other.
 const LIKENESS_MIN: f64 = 0.7;
 
-const KEYS: &[&str] = &["listen", "admin", "shards", "feed"];
+const KEYS: &[&str] = &[
+    "listen",
+    "admin",
+    "shards",
+    "feed_core",
+    "shard_cores",
+    "send_buffer_bytes",
+    "unsent_bytes",
+    "feed",
+];
 const FEED_KEYS: &[&str] = &["venue", "symbols", "url", "rest_url", "depth", "trades"];
 
 /// What the gateway is to do.
@@ -35,6 +44,14 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Over how many threads the subscribers are spread.
     pub shards: usize,
+    /// The core that the feed thread is pinned to; `None` = wherever the system puts it.
+    pub feed_core: Option<usize>,
+    /// The cores that the shards are pinned to, in turn; empty = wherever the system puts them.
+    pub shard_cores: Vec<usize>,
+    /// What the kernel may hold of what a client was sent.
+    pub send_buffer_bytes: usize,
+    /// Unsent bytes in the kernel at which a client's connection counts as writable.
+    pub unsent_bytes: u32,
     /// The connections to venues, in the order of the file; at least one.
     pub feeds: Vec<FeedConfig>,
 }
@@ -242,6 +259,13 @@ fn read(text: &str) -> Checked<Config> {
     }
     let shards = optional(root, "shards", shards)?.unwrap_or_else(Config::default_shards);
 
+    let feed_core = optional(root, "feed_core", core)?;
+    let shard_cores = optional(root, "shard_cores", cores)?.unwrap_or_default();
+    let send_buffer_bytes =
+        optional(root, "send_buffer_bytes", kernel_bytes)?.unwrap_or(SOCKET_SEND_BYTES);
+    let unsent_bytes = optional(root, "unsent_bytes", kernel_bytes)?
+        .map_or(SOCKET_UNSENT_BYTES, |bytes| bytes as u32);
+
     let mut taken = Taken { text, symbols: Vec::new() };
     let mut feeds = Vec::new();
     for one in optional(root, "feed", feed_tables)?.unwrap_or_default() {
@@ -250,7 +274,16 @@ fn read(text: &str) -> Checked<Config> {
     if feeds.is_empty() {
         return Err(Wrong { span: None, problem: Problem::NoFeeds });
     }
-    Ok(Config { listen, admin, shards, feeds })
+    Ok(Config {
+        listen,
+        admin,
+        shards,
+        feed_core,
+        shard_cores,
+        send_buffer_bytes,
+        unsent_bytes,
+        feeds,
+    })
 }
 
 fn feed_tables<'a>(value: &'a Value<'a>, key: &'static str) -> Checked<&'a [Value<'a>]> {
@@ -350,6 +383,25 @@ fn whole(
 fn shards(value: &Value<'_>, key: &'static str) -> Checked<usize> {
     let fits = |shards| (1..=SHARDS_MAX).contains(&shards);
     whole(value, key, fits, &format!("write a number from 1 to {SHARDS_MAX}"))
+}
+
+fn core(value: &Value<'_>, key: &'static str) -> Checked<usize> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let expected = format!("write a core of this machine, from 0 to {}", cores - 1);
+    whole(value, key, |core| core < cores, &expected)
+}
+
+fn cores(value: &Value<'_>, key: &'static str) -> Checked<Vec<usize>> {
+    match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(|item| core(item, key)).collect(),
+        _ => wrong_type(value, key, "a list of cores like [1, 2]"),
+    }
+}
+
+fn kernel_bytes(value: &Value<'_>, key: &'static str) -> Checked<usize> {
+    let fits = |bytes: usize| SOCKET_BYTES.contains(&bytes);
+    let (least, most) = (SOCKET_BYTES.start(), SOCKET_BYTES.end());
+    whole(value, key, fits, &format!("write a number of bytes from {least} to {most}"))
 }
 
 fn venue(value: &Value<'_>, key: &'static str) -> Checked<Venue> {
@@ -532,6 +584,10 @@ mod tests {
             listen = "0.0.0.0:80"
             admin  = "[::1]:9180"
             shards = 3
+            feed_core = 0
+            shard_cores = [0, 0]
+            send_buffer_bytes = 131_072
+            unsent_bytes = 8_192
             [[feed]]
             venue    = "binance-spot"
             symbols  = ["BTCUSDT", "ETHUSDT"]
@@ -564,6 +620,10 @@ mod tests {
             listen: "0.0.0.0:80".parse().unwrap(),
             admin: "[::1]:9180".parse().unwrap(),
             shards: 3,
+            feed_core: Some(0),
+            shard_cores: vec![0, 0],
+            send_buffer_bytes: 131_072,
+            unsent_bytes: 8_192,
             feeds: vec![binance, kraken],
         };
         assert_eq!(config, Ok(expected));

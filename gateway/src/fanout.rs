@@ -3,7 +3,6 @@
 //! The loop here is all that knows a poller and a real clock; what it drives is a function of times,
 //! readiness and marks. The door hands connections over by a bounded queue of commands.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,43 +12,48 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use polling::{Event, Events, PollMode, Poller};
-use slotmap::{Key, KeyData, new_key_type};
 use tickfan_core::market::Nanos;
 use tickfan_core::snapshot::Registry;
 use tickfan_core::snapshot::marks::Marks;
+use tickfan_core::wire::Encoding;
 
+pub mod table;
+pub mod log;
 pub mod lane;
 pub mod seat;
+pub mod class;
 pub mod socket;
 pub mod connection;
 pub mod request;
 pub mod send;
 pub mod shard;
 
-use connection::{Cause, Connection, Phase};
+use connection::{Cause, Connection, Phase, Watched};
 use shard::{Shard, ShardOptions};
-use socket::TcpSocket;
+use socket::{SocketOptions, TcpSocket};
+use table::{ConnectionKey, Key};
 
+use crate::affinity;
 use crate::clock::Clock;
 use crate::limits::{INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX};
 use crate::stats::SharedStats;
-
-new_key_type! {
-    /// A connection of a shard.
-    pub struct ConnectionKey;
-    /// A seat of a shard.
-    pub struct SeatKey;
-    /// A lane of a shard.
-    pub struct LaneKey;
-}
 
 /// What a shard is told from outside.
 #[derive(Debug)]
 enum Command {
     /// Serve this connection, which was just upgraded; the bytes came behind its request.
-    Accept(TcpStream, Vec<u8>),
+    Accept(TcpStream, Encoding, Vec<u8>),
     /// Say goodbye to everybody.
     Drain,
+}
+
+/// How a shard's thread and sockets are set up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DriverOptions {
+    /// The core that it is pinned to.
+    pub core: Option<usize>,
+    /// Its clients' sockets.
+    pub sockets: SocketOptions,
 }
 
 /// A running shard, as others see it.
@@ -79,6 +83,7 @@ impl ShardHandle {
         registry: Arc<Registry>,
         stats: SharedStats,
         clock: Clock,
+        options: DriverOptions,
     ) -> io::Result<Self> {
         let poller = Arc::new(Poller::new()?);
         let wake = Arc::clone(&poller);
@@ -99,7 +104,7 @@ impl ShardHandle {
             commands: receiver,
             load: Arc::clone(&load),
             watchdog: Arc::clone(&watchdog),
-            polled: HashMap::new(),
+            options,
         };
         std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || driver.run())?;
         Ok(Self { commands, poller, marks, load, watchdog })
@@ -114,10 +119,15 @@ impl ShardHandle {
     ///
     /// # Errors
     /// [`Overloaded`] when the queue is full.
-    pub fn accept(&self, stream: TcpStream, early: Vec<u8>) -> Result<(), Overloaded> {
+    pub fn accept(
+        &self,
+        stream: TcpStream,
+        encoding: Encoding,
+        early: Vec<u8>,
+    ) -> Result<(), Overloaded> {
         self.load.fetch_add(1, Ordering::Relaxed);
-        match self.command(Command::Accept(stream, early)) {
-            Err(Command::Accept(stream, _)) => {
+        match self.command(Command::Accept(stream, encoding, early)) {
+            Err(Command::Accept(stream, ..)) => {
                 self.load.fetch_sub(1, Ordering::Relaxed);
                 Err(Overloaded(stream))
             }
@@ -157,13 +167,15 @@ struct Driver {
     commands: Receiver<Command>,
     load: Arc<AtomicUsize>,
     watchdog: Arc<AtomicU64>,
-    /// What the poller watches each connection for: reading, writing.
-    polled: HashMap<ConnectionKey, (bool, bool)>,
+    options: DriverOptions,
 }
 
 impl Driver {
     /// Runs for as long as anybody holds the handle.
     fn run(mut self) {
+        if let Some(core) = self.options.core {
+            affinity::pin(core, &format!("shard {}", self.id));
+        }
         loop {
             let clock = self.clock.clone();
             let mut shard = Shard::new(ShardOptions {
@@ -207,14 +219,16 @@ impl Driver {
             }
             loop {
                 match self.commands.try_recv() {
-                    Ok(Command::Accept(stream, early)) => self.accept(shard, stream, &early),
+                    Ok(Command::Accept(stream, encoding, early)) => {
+                        self.accept(shard, stream, encoding, &early);
+                    }
                     Ok(Command::Drain) => shard.drain(),
                     Err(crossbeam::channel::TryRecvError::Empty) => break,
                     Err(crossbeam::channel::TryRecvError::Disconnected) => return,
                 }
             }
             for event in events.iter() {
-                let key = ConnectionKey::from(KeyData::from_ffi(event.key as u64));
+                let key = ConnectionKey::from_index(event.key);
                 if event.writable {
                     shard.on_writable(key);
                 }
@@ -227,10 +241,10 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, shard: &mut Shard, stream: TcpStream, early: &[u8]) {
-        match TcpSocket::new(stream) {
+    fn accept(&mut self, shard: &mut Shard, stream: TcpStream, encoding: Encoding, early: &[u8]) {
+        match TcpSocket::new(stream, self.options.sockets) {
             Ok(socket) => {
-                shard.accept(Box::new(socket), early);
+                shard.accept(Box::new(socket), encoding, early);
             }
             Err(error) => {
                 self.load.fetch_sub(1, Ordering::Relaxed);
@@ -242,12 +256,16 @@ impl Driver {
     /// Has the poller watch each connection for what it is to be watched for now.
     fn settle(&mut self, shard: &mut Shard) {
         for key in shard.take_touched() {
-            let Some(connection) = shard.connection(key) else { continue };
-            let Some(tcp) = connection.socket.tcp() else { continue };
+            let Some(connection) = shard.connection_mut(key) else { continue };
             let is_closing = matches!(connection.phase, Phase::Closing(_));
-            let wanted = (connection.may_read() || is_closing, connection.is_blocked());
-            let watched = match self.polled.insert(key, wanted) {
-                Some(watched) if watched == wanted => Ok(()),
+            let wanted = Watched {
+                reading: connection.may_read() || is_closing,
+                writing: connection.is_blocked(),
+            };
+            let before = connection.watched.replace(wanted);
+            let Some(tcp) = connection.socket.tcp() else { continue };
+            let watched = match before {
+                Some(before) if before == wanted => Ok(()),
                 Some(_) => {
                     self.poller.modify_with_mode(tcp, interest(key, wanted), PollMode::Level)
                 }
@@ -258,9 +276,9 @@ impl Driver {
                 tracing::warn!(%error, "a connection cannot be watched");
             }
         }
-        for (key, connection) in shard.take_ended() {
+        for (_, connection) in shard.take_ended() {
             self.load.fetch_sub(1, Ordering::Relaxed);
-            if self.polled.remove(&key).is_some()
+            if connection.watched.is_some()
                 && let Some(tcp) = connection.socket.tcp()
                 && let Err(error) = self.poller.delete(tcp)
             {
@@ -271,8 +289,8 @@ impl Driver {
     }
 }
 
-fn interest(key: ConnectionKey, (readable, writable): (bool, bool)) -> Event {
-    Event::new(key.data().as_ffi() as usize, readable, writable)
+fn interest(key: ConnectionKey, watched: Watched) -> Event {
+    Event::new(key.index(), watched.reading, watched.writing)
 }
 
 impl Shard {

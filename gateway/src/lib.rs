@@ -5,6 +5,7 @@
 
 pub mod limits;
 pub mod clock;
+mod affinity;
 mod mutant;
 pub mod stats;
 pub mod config;

@@ -208,6 +208,10 @@ pub const SOCKET_SEND_BYTES: usize = 64 << 10;
 /// Unsent bytes in the kernel at which a connection counts as writable.
 pub const SOCKET_UNSENT_BYTES: u32 = 16 << 10;
 
+/// What may be asked for either: less than a packet sends nothing, more than this is old news for
+/// seconds.
+pub const SOCKET_BYTES: std::ops::RangeInclusive<usize> = 2 << 10..=16 << 20;
+
 /// Bytes read from one connection in one turn, so that no client takes a shard for itself.
 pub const READ_BYTES_PER_TURN: usize = 64 << 10;
 

@@ -19,10 +19,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
+use crate::affinity;
 use crate::clock::Clock;
 use crate::config::{Config, FeedConfig, Symbols};
 use crate::door::Door;
-use crate::fanout::ShardHandle;
+use crate::fanout::socket::SocketOptions;
+use crate::fanout::{DriverOptions, ShardHandle};
 use crate::feed::rest::{self, ImageFetcher, RestError};
 use crate::feed::session::Session;
 use crate::feed::tls::{Address, Connector};
@@ -100,7 +102,18 @@ pub fn start(config: Config) -> Result<Running> {
     drop(door_entered);
 
     let shards: Arc<[ShardHandle]> = (0..config.shards as u32)
-        .map(|id| ShardHandle::spawn(id, Arc::clone(&registry), Arc::clone(&stats), clock.clone()))
+        .map(|id| {
+            let cores = &config.shard_cores;
+            let options = DriverOptions {
+                core: cores.get(id as usize % cores.len().max(1)).copied(),
+                sockets: SocketOptions {
+                    send_bytes: config.send_buffer_bytes,
+                    unsent_bytes: config.unsent_bytes,
+                },
+            };
+            let (registry, stats) = (Arc::clone(&registry), Arc::clone(&stats));
+            ShardHandle::spawn(id, registry, stats, clock.clone(), options)
+        })
         .collect::<std::io::Result<_>>()
         .context("cannot start a shard")?;
 
@@ -165,9 +178,12 @@ pub fn start(config: Config) -> Result<Running> {
         let _ = fail.try_send("a listener failed".to_owned());
     });
     door_runtime.spawn(discipline(clock));
-    for (name, runtime) in [("door", door_runtime), ("rest", rest_runtime), ("feed", feed_runtime)]
-    {
-        run_until_stopped(name, runtime, stopped.clone())?;
+    for (name, runtime, core) in [
+        ("door", door_runtime, None),
+        ("rest", rest_runtime, None),
+        ("feed", feed_runtime, config.feed_core),
+    ] {
+        run_until_stopped(name, runtime, core, stopped.clone())?;
     }
     Ok(Running { listen, admin, registry, stats, shards, is_draining, _stop: stop, failed })
 }
@@ -196,10 +212,18 @@ fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
 }
 
-fn run_until_stopped(name: &str, runtime: Runtime, mut stopped: watch::Receiver<()>) -> Result<()> {
+fn run_until_stopped(
+    name: &'static str,
+    runtime: Runtime,
+    core: Option<usize>,
+    mut stopped: watch::Receiver<()>,
+) -> Result<()> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
+            if let Some(core) = core {
+                affinity::pin(core, name);
+            }
             // An error means that the sender was dropped: that is the sign.
             let _ = runtime.block_on(stopped.changed());
         })

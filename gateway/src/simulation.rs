@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tickfan_core::market::{Channel, EventBatch, Nanos, Scales, State, Venue as VenueName, Why};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry};
+use tickfan_core::wire::Encoding;
 
 mod random;
 mod truth;
@@ -26,9 +27,9 @@ use client::{Client, Habits};
 use random::Random;
 use venue::{Arrival, Delivery, Faults, MICRO_NS, Told, Venue, VenueOptions};
 
-use crate::fanout::ConnectionKey;
 use crate::fanout::connection::Phase;
 use crate::fanout::shard::{Shard, ShardOptions};
+use crate::fanout::table::ConnectionKey;
 use crate::feed::{Feed, FeedOptions, Request};
 use crate::limits::{
     BATCH_NS_MAX, BODY_BYTES_SHARED, MILLI_NS, READ_BYTES_PER_TURN, SECOND_NS, SEND_BYTES,
@@ -373,7 +374,7 @@ impl World {
             let client = &mut self.clients[index];
             if client.line.is_none() && client.connects_ns <= now {
                 let end = client.new_end();
-                let key = self.shard.accept(Box::new(end.clone()), &[]);
+                let key = self.shard.accept(Box::new(end.clone()), Encoding::Json, &[]);
                 client.connected(key, end, now);
                 self.shard_due_ns = now;
                 self.report.connections += 1;

@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
-use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tickfan_core::market::{Nanos, Venue};
+use tickfan_core::view::BudgetClass;
+use tickfan_core::wire::StatsReport;
+
+use crate::limits::{MILLI_NS, SECOND_NS};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VenueLabel {
@@ -21,6 +25,12 @@ struct VenueLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ShardLabel {
     shard: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MissLabel {
+    budget_ms: u32,
+    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -176,6 +186,7 @@ pub struct Stats {
     feeds: feed::FeedFamilies,
     shards: shard::ShardFamilies,
     closes: Family<CauseLabel, Counter>,
+    misses: Family<MissLabel, Counter>,
     /// Connections that are open.
     pub connections: Gauge,
     /// Subscriptions that are held.
@@ -195,6 +206,9 @@ impl Default for Stats {
         shards.register(&mut registry);
         let closes = Family::default();
         registry.register("closes", "Connections ended, by cause", closes.clone());
+        let misses = Family::default();
+        let help = "Sends over the budget of their class, by whose fault";
+        registry.register("deadlines_missed", help, misses.clone());
         let connections = Gauge::default();
         registry.register("connections", "Connections open", connections.clone());
         let subscriptions = Gauge::default();
@@ -203,7 +217,17 @@ impl Default for Stats {
         registry.register("lanes", "Lanes with subscribers", lanes.clone());
         let door_refused = Counter::default();
         registry.register("door_refused", "Requests refused at the door", door_refused.clone());
-        Self { registry, feeds, shards, closes, connections, subscriptions, lanes, door_refused }
+        Self {
+            registry,
+            feeds,
+            shards,
+            closes,
+            misses,
+            connections,
+            subscriptions,
+            lanes,
+            door_refused,
+        }
     }
 }
 
@@ -223,6 +247,14 @@ impl Stats {
         self.closes.get_or_create(&CauseLabel { cause }).clone()
     }
 
+    /// The counters of a class's missed deadlines: the gateway's fault, the client's.
+    pub fn misses(&self, class: BudgetClass) -> [Counter; 2] {
+        ["gateway", "client"].map(|cause| {
+            let label = MissLabel { budget_ms: class.ms(), cause };
+            self.misses.get_or_create(&label).clone()
+        })
+    }
+
     /// The text that `/metrics` answers.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -236,39 +268,141 @@ impl Stats {
 #[derive(Debug)]
 pub struct Latency {
     recent: Histogram<u32>,
+    since_ns: Nanos,
     p99_us: Option<u64>,
 }
 
-/// Latencies from 1 µs to a minute, two digits: 14 KiB a class.
+/// Latencies from 1 µs to a minute.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
-/// After so many sends the percentile is taken anew.
+/// "Lately": after so long, or so many sends, the percentile is taken anew.
+const LATENCY_WINDOW_NS: Nanos = 10 * SECOND_NS;
+
+/// See [`LATENCY_WINDOW_NS`].
 const LATENCY_SENDS: u64 = 4_096;
+
+/// Microseconds with so many digits.
+fn micros(digits: u8) -> Histogram<u32> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, digits)
+        .unwrap_or_else(|_| unreachable!("the bounds are constants"))
+}
 
 impl Default for Latency {
     fn default() -> Self {
-        let recent = Histogram::new_with_bounds(1, LATENCY_US_MAX, 2)
-            .unwrap_or_else(|_| unreachable!("the bounds are constants"));
-        Self { recent, p99_us: None }
+        Self { recent: micros(2), since_ns: 0, p99_us: None }
     }
 }
 
 impl Latency {
     /// Records one send.
-    pub fn record(&mut self, latency_ns: Nanos) {
+    pub fn record(&mut self, latency_ns: Nanos, now: Nanos) {
+        self.roll(now);
         self.recent.saturating_record((latency_ns / 1_000).max(1));
-        if self.recent.len() >= LATENCY_SENDS {
-            self.p99_us = Some(self.recent.value_at_quantile(0.99));
-            self.recent.reset();
-        }
     }
 
-    /// The 99th percentile lately, in microseconds; `None` before anything was sent.
-    pub fn p99_us(&self) -> Option<u64> {
+    /// The 99th percentile lately, in microseconds; `None` when nothing was sent lately.
+    pub fn p99_us(&mut self, now: Nanos) -> Option<u64> {
+        self.roll(now);
         match self.p99_us {
             None if !self.recent.is_empty() => Some(self.recent.value_at_quantile(0.99)),
             known => known,
         }
+    }
+
+    fn roll(&mut self, now: Nanos) {
+        let is_old = now >= self.since_ns + LATENCY_WINDOW_NS;
+        if is_old || self.recent.len() >= LATENCY_SENDS {
+            self.p99_us = (!self.recent.is_empty()).then(|| self.recent.value_at_quantile(0.99));
+            self.recent.reset();
+            self.since_ns = now;
+        }
+    }
+}
+
+/// What one connection is told of itself, as it is gathered.
+#[derive(Debug)]
+pub struct Report {
+    every_ms: u32,
+    /// When it is to be told next.
+    pub due_ns: Nanos,
+    latency_us: Histogram<u32>,
+    /// Ages on receipt, those before and those after the venue's own time.
+    ages_us: [Histogram<u32>; 2],
+    told: StatsReport,
+}
+
+impl Report {
+    /// A report that is told at each interval from now on.
+    pub fn new(every_ms: u32, now: Nanos) -> Self {
+        Self {
+            every_ms,
+            due_ns: now + Nanos::from(every_ms) * MILLI_NS,
+            latency_us: micros(1),
+            ages_us: [micros(1), micros(1)],
+            told: StatsReport::default(),
+        }
+    }
+
+    /// Updates were sent in which so many venue events were merged.
+    pub fn sent(&mut self, updates: u64, merged: u64) {
+        self.told.sent += updates;
+        self.told.merged += merged;
+    }
+
+    /// A change waited this long.
+    pub fn waited(&mut self, latency_ns: Nanos) {
+        self.latency_us.saturating_record((latency_ns / 1_000).max(1));
+    }
+
+    /// An update was over its budget, by whose fault.
+    pub const fn late(&mut self, by_client: bool) {
+        self.told.late += 1;
+        if by_client {
+            self.told.late_client += 1;
+        } else {
+            self.told.late_gateway += 1;
+        }
+    }
+
+    /// An event was this old on receipt.
+    pub fn age(&mut self, age_ns: i64) {
+        let micros = age_ns.unsigned_abs() / 1_000;
+        self.ages_us[usize::from(age_ns >= 0)].saturating_record(micros.max(1));
+    }
+
+    /// The connection cannot be told now: the interval becomes longer.
+    pub const fn postpone(&mut self, now: Nanos) {
+        self.due_ns = now + self.every_ms as Nanos * MILLI_NS;
+    }
+
+    /// The report of the interval that ends now; the next begins.
+    pub fn take(&mut self, unsent_bytes: usize, now: Nanos) -> StatsReport {
+        let report = StatsReport {
+            every_ms: u64::from(self.every_ms),
+            p50_us: self.latency_us.value_at_quantile(0.5),
+            p99_us: self.latency_us.value_at_quantile(0.99),
+            max_us: self.latency_us.max(),
+            feed_age_p50_us: self.age_p50_us(),
+            unsent_bytes: unsent_bytes as u64,
+            ..self.told
+        };
+        *self = Self::new(self.every_ms, now);
+        report
+    }
+
+    fn age_p50_us(&self) -> i64 {
+        let [before, after] = &self.ages_us;
+        let half = (before.len() + after.len()).div_ceil(2);
+        if before.len() >= half && half > 0 {
+            // The oldest are the least: those furthest before come first.
+            let quantile = 1.0 - (half as f64 - 0.5) / before.len() as f64;
+            return -(before.value_at_quantile(quantile) as i64);
+        }
+        if half == 0 {
+            return 0;
+        }
+        let quantile = (half - before.len()) as f64 / after.len() as f64;
+        after.value_at_quantile(quantile) as i64
     }
 }
 
@@ -298,8 +432,30 @@ mod tests {
     #[test]
     fn the_percentile_is_known_from_the_first_send() {
         let mut latency = Latency::default();
-        assert_eq!(latency.p99_us(), None);
-        latency.record(100_000);
-        assert_eq!(latency.p99_us(), Some(100));
+        assert_eq!(latency.p99_us(1), None);
+        latency.record(100_000, 1);
+        assert_eq!(latency.p99_us(1), Some(100));
+        assert_eq!(latency.p99_us(LATENCY_WINDOW_NS), Some(100), "lately");
+        assert_eq!(latency.p99_us(2 * LATENCY_WINDOW_NS), None, "long ago");
+    }
+
+    #[test]
+    fn a_report_tells_an_interval_and_begins_the_next() {
+        let mut report = Report::new(100, 0);
+        report.sent(3, 5);
+        report.waited(2_000_000);
+        report.late(true);
+        for age_us in [-9_000, -2_000, -1_000, 1_000, 2_000] {
+            report.age(age_us * 1_000);
+        }
+        let told = report.take(7, 100 * MILLI_NS);
+        assert_eq!((told.every_ms, told.sent, told.merged), (100, 3, 5));
+        assert_eq!((told.late, told.late_gateway, told.late_client), (1, 0, 1));
+        assert_eq!(told.unsent_bytes, 7);
+        assert!((1_900..2_200).contains(&told.p50_us), "{told:?}");
+        assert!((-1_100..=-900).contains(&told.feed_age_p50_us), "{told:?}");
+        assert_eq!(report.due_ns, 200 * MILLI_NS);
+        let empty = report.take(0, 200 * MILLI_NS);
+        assert_eq!(empty, StatsReport { every_ms: 100, ..StatsReport::default() });
     }
 }

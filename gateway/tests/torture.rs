@@ -25,6 +25,7 @@ use tickfan::serve::Running;
 use tickfan::stats::Stats;
 use tickfan_core::snapshot::Registry;
 use tickfan_core::snapshot::marks::Marks;
+use tickfan_core::wire::Encoding;
 
 #[path = "common/client.rs"]
 mod client;
@@ -447,7 +448,7 @@ fn a_client_that_stops_in_the_middle_of_a_header_is_closed_as_silent() {
     });
     let sent = Arc::new(Mutex::new(Vec::new()));
     let socket = SilentSocket { incoming: vec![0x81], sent: Arc::clone(&sent) };
-    let key = shard.accept(Box::new(socket), b"");
+    let key = shard.accept(Box::new(socket), Encoding::Json, b"");
     shard.on_readable(key);
     shard.turn();
     sent.lock().unwrap().clear();

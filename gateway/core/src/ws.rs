@@ -303,6 +303,11 @@ impl Reader {
         self.buffer.capacity()
     }
 
+    /// Nothing has come of the next frame, and no message is open: a new reader would do as well.
+    pub fn is_between_messages(&self) -> bool {
+        matches!(self.stage, Stage::Header(PartialHeader { len: 0, .. })) && self.message.is_none()
+    }
+
     /// Frees what the last call gave out.
     fn release(&mut self) {
         match self.stage {

@@ -15,8 +15,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tickfan_core::wire::Encoder;
-use tickfan_core::wire::json::Json;
+use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::ErrorCode;
 use tickfan_core::ws;
 
@@ -37,8 +36,8 @@ const KEY_CHARS: usize = 24;
 
 /// Upgrades the request, or says why not.
 pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer {
-    let subprotocol = match check(&request) {
-        Ok(subprotocol) => subprotocol,
+    let chosen = match check(&request) {
+        Ok(chosen) => chosen,
         Err(refusal) => return *refusal,
     };
     if door.least_loaded().is_none() {
@@ -52,20 +51,24 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
     let door = Arc::clone(door);
     tokio::spawn(async move {
         match future.await {
-            Ok(socket) => hand_over(&door, socket.into_inner().into_inner()),
+            Ok(socket) => {
+                let encoding = chosen.unwrap_or(Encoding::Json);
+                hand_over(&door, socket.into_inner().into_inner(), encoding);
+            }
             Err(error) => tracing::debug!(%error, "a client left during its upgrade"),
         }
     });
     let (parts, _) = upgraded.into_parts();
     let mut answer = Response::from_parts(parts, Full::<Bytes>::default());
-    if let Some(subprotocol) = subprotocol {
-        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    if let Some(encoding) = chosen {
+        let subprotocol = HeaderValue::from_static(encoding.subprotocol());
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     answer
 }
 
 /// Takes the socket out of the HTTP server and gives it to a shard.
-fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
+fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded, encoding: Encoding) {
     let Ok(parts) = upgraded.downcast::<TokioIo<StrictStream>>() else {
         tracing::error!("the upgraded stream is not the one that was accepted");
         return;
@@ -80,7 +83,7 @@ fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
     // Frames may have come with the handshake.
     let early = parts.read_buf.to_vec();
     let refused = match door.least_loaded() {
-        Some(shard) => shard.accept(stream, early).err().map(|overloaded| overloaded.0),
+        Some(shard) => shard.accept(stream, encoding, early).err().map(|overloaded| overloaded.0),
         None => Some(stream),
     };
     if let Some(mut stream) = refused {
@@ -92,8 +95,9 @@ fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
     }
 }
 
-/// Holds the request against RFC 6455 §4.2.1; gives the subprotocol to be echoed, if any.
-fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer>> {
+/// Holds the request against RFC 6455 §4.2.1; gives the encoding whose subprotocol is to be echoed,
+/// if any.
+fn check(request: &Request<Incoming>) -> Result<Option<Encoding>, Box<Answer>> {
     let headers = request.headers();
     let refuse = |message: &str| Err(Box::new(refuse(StatusCode::BAD_REQUEST, message)));
     if request.version() != Version::HTTP_11 {
@@ -130,20 +134,30 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
     if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return refuse("Sec-WebSocket-Key is not 16 bytes in base64");
     }
+    negotiate(headers).or_else(|message| refuse(&message))
+}
+
+/// The encoding that the client wants most; `None` if it does not ask. Otherwise the words that tell
+/// it what it could have asked for.
+fn negotiate(headers: &HeaderMap) -> Result<Option<Encoding>, String> {
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Ok(None);
     }
-    let ours = Json.subprotocol();
-    if headers
+    // §4.1: in the order of the client's preference, over one header or several. Names are compared
+    // as they are written.
+    let wanted = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|offered| offered.trim() == ours)
-    {
-        return Ok(Some(ours));
+        .find_map(|offered| Encoding::from_subprotocol(offered.trim()));
+    match wanted {
+        Some(encoding) => Ok(Some(encoding)),
+        None => {
+            let names = Encoding::ALL.map(Encoding::subprotocol);
+            Err(format!("no subprotocol on offer is known; known is {}", names.join(", ")))
+        }
     }
-    refuse("no subprotocol on offer is known; known is tickfan.json.v1")
 }
 
 fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
@@ -157,4 +171,52 @@ fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
 
 fn refuse(status: StatusCode, message: &str) -> Answer {
     http::error(status, ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of these headers, one value each.
+    fn negotiated(offers: &[&'static str]) -> Result<Option<Encoding>, String> {
+        let mut headers = HeaderMap::new();
+        for offer in offers {
+            headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer));
+        }
+        negotiate(&headers)
+    }
+
+    #[test]
+    fn the_first_offered_that_is_known_wins() {
+        let (json, binary) = (Ok(Some(Encoding::Json)), Ok(Some(Encoding::Binary)));
+        for (offers, expected) in [
+            (&[][..], Ok(None)),
+            (&["tickfan.json.v1"], json.clone()),
+            (&["tickfan.bin.v1"], binary.clone()),
+            (&["tickfan.json.v1, tickfan.bin.v1"], json.clone()),
+            (&["tickfan.bin.v1,tickfan.json.v1"], binary.clone()),
+            (&["graphql-ws ,\ttickfan.bin.v1 , tickfan.json.v1"], binary.clone()),
+            (&["graphql-ws", "tickfan.bin.v1", "tickfan.json.v1"], binary),
+            (&["tickfan.bin.v2, tickfan.json.v1"], json.clone()),
+            (&["", ",,", "tickfan.json.v1,"], json),
+        ] {
+            assert_eq!(negotiated(offers), expected, "{offers:?}");
+        }
+    }
+
+    #[test]
+    fn who_offers_only_what_is_unknown_is_told_what_is_known() {
+        for offers in [
+            &[""][..],
+            &["graphql-ws"],
+            &["tickfan.bin.v2"],
+            &["TICKFAN.BIN.V1"],
+            &["tickfan.bin.v1 tickfan.json.v1"],
+            &["xtickfan.json.v1", "tickfan.json.v11"],
+        ] {
+            let words =
+                "no subprotocol on offer is known; known is tickfan.json.v1, tickfan.bin.v1";
+            assert_eq!(negotiated(offers), Err(words.to_owned()), "{offers:?}");
+        }
+    }
 }

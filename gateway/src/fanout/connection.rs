@@ -8,16 +8,21 @@ use std::io;
 use std::sync::Arc;
 
 use tickfan_core::market::Nanos;
+use tickfan_core::snapshot::Snapshot;
+use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::RequestId;
 use tickfan_core::ws;
 
-use super::SeatKey;
 use super::request::Work;
+use super::seat::Bridge;
 use super::socket::Socket;
+use super::table::{LaneKey, SeatKey};
 use crate::limits::{
     BAD_REQUESTS_MAX, BAD_REQUESTS_NS, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_EXCESS_MAX,
-    CLIENT_MESSAGES_PER_S, CLIENT_PINGS_MAX, CLIENT_PINGS_NS, SECOND_NS,
+    CLIENT_MESSAGES_PER_S, CLIENT_PINGS_MAX, CLIENT_PINGS_NS, IMAGE_REQUEST_NS, MILLI_NS,
+    SECOND_NS,
 };
+use crate::stats::Report;
 
 /// Why a connection ended: the same word in the close frame's reason, the log and the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,28 +121,16 @@ pub enum Phase {
     Closing(Nanos),
 }
 
-/// The place of a subscription: in which seat, and where in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// The view's number.
-    pub view: u32,
-    /// The seat.
-    pub seat: SeatKey,
-    /// The index among its subscriptions.
-    pub index: u32,
-}
-
-/// What a client may still do.
+/// What a client may still do. Windows are kept in milliseconds that wrap after 49 days.
 #[derive(Debug)]
 pub struct Allowance {
-    /// Messages times a second, so that they refill in whole numbers.
-    messages: u64,
-    messages_ns: Nanos,
-    excess: u32,
-    pings: u32,
-    pings_since_ns: Nanos,
-    bad: u32,
-    bad_since_ns: Nanos,
+    /// The time at which all messages so far would have been within the rate.
+    messages_until_ns: Nanos,
+    pings_since_ms: u32,
+    bad_since_ms: u32,
+    excess: u16,
+    pings: u16,
+    bad: u16,
 }
 
 /// What is made of a message by its rate.
@@ -153,65 +146,63 @@ pub enum Admission {
 
 impl Allowance {
     const fn new(now: Nanos) -> Self {
+        let now_ms = (now / MILLI_NS) as u32;
         Self {
-            messages: CLIENT_MESSAGES_BURST as u64 * SECOND_NS,
-            messages_ns: now,
+            messages_until_ns: 0,
+            pings_since_ms: now_ms,
+            bad_since_ms: now_ms,
             excess: 0,
             pings: 0,
-            pings_since_ns: now,
             bad: 0,
-            bad_since_ns: now,
         }
     }
 
     /// One more message.
     pub fn message(&mut self, now: Nanos) -> Admission {
-        let elapsed = now.saturating_sub(self.messages_ns).min(60 * SECOND_NS);
-        self.messages_ns = now;
-        self.messages = (self.messages + elapsed * u64::from(CLIENT_MESSAGES_PER_S))
-            .min(u64::from(CLIENT_MESSAGES_BURST) * SECOND_NS);
-        if self.messages >= SECOND_NS {
-            self.messages -= SECOND_NS;
+        let each_ns = SECOND_NS / Nanos::from(CLIENT_MESSAGES_PER_S);
+        let until_ns = self.messages_until_ns.max(now) + each_ns;
+        if until_ns - now <= each_ns * Nanos::from(CLIENT_MESSAGES_BURST) {
+            self.messages_until_ns = until_ns;
             self.excess = 0;
             return Admission::Served;
         }
-        self.excess += 1;
-        if self.excess > CLIENT_MESSAGES_EXCESS_MAX { Admission::Flood } else { Admission::Refused }
+        self.excess = self.excess.saturating_add(1);
+        if u32::from(self.excess) > CLIENT_MESSAGES_EXCESS_MAX {
+            Admission::Flood
+        } else {
+            Admission::Refused
+        }
     }
 
     /// One more ping; returns whether it may be answered.
     pub fn ping(&mut self, now: Nanos) -> bool {
-        if now >= self.pings_since_ns + CLIENT_PINGS_NS {
-            self.pings_since_ns = now;
-            self.pings = 0;
-        }
-        self.pings += 1;
-        self.pings <= CLIENT_PINGS_MAX
+        begin_window(&mut self.pings_since_ms, &mut self.pings, CLIENT_PINGS_NS, now);
+        self.pings = self.pings.saturating_add(1);
+        u32::from(self.pings) <= CLIENT_PINGS_MAX
     }
 
     /// One more bad request; returns whether the client may go on.
     pub fn bad_request(&mut self, now: Nanos) -> bool {
-        if now >= self.bad_since_ns + BAD_REQUESTS_NS {
-            self.bad_since_ns = now;
-            self.bad = 0;
-        }
-        self.bad += 1;
-        self.bad < BAD_REQUESTS_MAX
+        begin_window(&mut self.bad_since_ms, &mut self.bad, BAD_REQUESTS_NS, now);
+        self.bad = self.bad.saturating_add(1);
+        u32::from(self.bad) < BAD_REQUESTS_MAX
     }
 }
 
-/// One client.
-pub struct Connection {
-    /// Its byte stream.
-    pub socket: Box<dyn Socket>,
-    /// Its frames.
+/// Begins to count anew when the window has passed.
+fn begin_window(since_ms: &mut u32, count: &mut u16, window_ns: Nanos, now: Nanos) {
+    let now_ms = (now / MILLI_NS) as u32;
+    if Nanos::from(now_ms.wrapping_sub(*since_ms)) >= window_ns / MILLI_NS {
+        *since_ms = now_ms;
+        *count = 0;
+    }
+}
+
+/// What a connection holds only while something of it is under way.
+#[derive(Default)]
+pub struct Pending {
+    /// The part of a message that has come.
     pub reader: ws::Reader,
-    /// Its places in the classes.
-    pub seats: Vec<SeatKey>,
-    /// Its subscriptions, by view.
-    pub places: Vec<Place>,
-    /// Data frames sent so far.
-    pub frames: u64,
     /// Whole WebSocket frames that go before any data.
     pub control: Vec<u8>,
     rest: VecDeque<Rest>,
@@ -220,34 +211,84 @@ pub struct Connection {
     pub unread: Vec<u8>,
     /// The request that is being carried out, a part at a time.
     pub work: Option<Work>,
-    /// Whether it goes on.
-    pub phase: Phase,
-    /// What it may still do.
-    pub allowance: Allowance,
     /// Views that were sent whole on request lately, and when.
     pub images: Vec<(u32, Nanos)>,
+    /// Snapshots from which subscriptions that moved are bridged.
+    pub bridges: Vec<Bridge>,
+}
+
+impl Pending {
+    fn is_settled(&mut self, now: Nanos) -> bool {
+        self.images.retain(|(_, at_ns)| now < at_ns + IMAGE_REQUEST_NS);
+        self.reader.is_between_messages()
+            && self.control.is_empty()
+            && self.rest.is_empty()
+            && self.unread.is_empty()
+            && self.work.is_none()
+            && self.images.is_empty()
+            && self.bridges.is_empty()
+    }
+}
+
+/// What a client wants again and again.
+#[derive(Debug, Default)]
+pub struct Periodic {
     /// An empty frame is wanted after this long without any; 0 = not wanted.
     pub heartbeat_ns: Nanos,
     /// When the last data frame was sent.
     pub frame_sent_ns: Nanos,
+    /// Its own figures, where it wants them.
+    pub report: Option<Box<Report>>,
+}
+
+/// One client.
+pub struct Connection {
+    /// Its byte stream.
+    pub socket: Box<dyn Socket>,
+    pending: Option<Box<Pending>>,
+    /// What it wants again and again.
+    pub periodic: Option<Box<Periodic>>,
+    /// Data frames sent so far.
+    pub frames: u64,
+    /// Whether it goes on.
+    pub phase: Phase,
+    /// What it may still do.
+    pub allowance: Allowance,
     /// When anything was read last.
     pub read_ns: Nanos,
     /// When the socket took bytes last.
     pub taken_ns: Nanos,
     /// Until when it was blocked last.
     pub blocked_until_ns: Nanos,
-    /// Pings sent since anything was read.
-    pub pings_unanswered: u32,
-    /// When the last of them was sent.
+    /// When the last ping was sent.
     pub pinged_ns: Nanos,
     /// When its timers are looked at next.
     pub timer_ns: Nanos,
+    /// The first of its seats.
+    pub first_seat: Option<SeatKey>,
+    /// Its subscriptions in all seats.
+    pub subscriptions: u32,
+    /// How its data frames are encoded.
+    pub encoding: Encoding,
+    /// Pings sent since anything was read.
+    pub pings_unanswered: u8,
+    /// What the poller watches it for.
+    pub watched: Option<Watched>,
+}
+
+/// What the poller watches a connection for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// There is something to read.
+    pub reading: bool,
+    /// The socket takes bytes again.
+    pub writing: bool,
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("places", &self.places.len())
+            .field("subscriptions", &self.subscriptions)
             .field("phase", &self.phase)
             .finish_non_exhaustive()
     }
@@ -255,40 +296,70 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// A connection that was just upgraded.
-    pub fn new(socket: Box<dyn Socket>, now: Nanos) -> Self {
+    pub const fn new(socket: Box<dyn Socket>, encoding: Encoding, now: Nanos) -> Self {
         Self {
             socket,
-            reader: ws::Reader::default(),
-            seats: Vec::new(),
-            places: Vec::new(),
+            pending: None,
+            periodic: None,
             frames: 0,
-            control: Vec::new(),
-            rest: VecDeque::new(),
-            rest_taken: 0,
-            unread: Vec::new(),
-            work: None,
             phase: Phase::Open,
             allowance: Allowance::new(now),
-            images: Vec::new(),
-            heartbeat_ns: 0,
-            frame_sent_ns: now,
             read_ns: now,
             taken_ns: now,
             blocked_until_ns: 0,
-            pings_unanswered: 0,
             pinged_ns: 0,
             timer_ns: 0,
+            first_seat: None,
+            subscriptions: 0,
+            encoding,
+            pings_unanswered: 0,
+            watched: None,
         }
+    }
+
+    /// What is under way, if anything is.
+    pub fn pending(&self) -> Option<&Pending> {
+        self.pending.as_deref()
+    }
+
+    /// What is under way, if anything is.
+    pub fn pending_if_any(&mut self) -> Option<&mut Pending> {
+        self.pending.as_deref_mut()
+    }
+
+    /// What is under way.
+    pub fn pending_mut(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+
+    /// Frees the memory for what is under way when nothing is.
+    pub fn settle(&mut self, now: Nanos) {
+        if self.pending.as_mut().is_some_and(|pending| pending.is_settled(now)) {
+            self.pending = None;
+        }
+    }
+
+    /// Takes the control frames that wait.
+    pub fn take_control(&mut self) -> Vec<u8> {
+        self.pending.as_mut().map_or_else(Vec::new, |pending| std::mem::take(&mut pending.control))
+    }
+
+    /// Takes the snapshot from which the subscription of a lane is to be bridged.
+    pub fn take_bridge(&mut self, lane: LaneKey) -> Option<Arc<Snapshot>> {
+        let bridges = &mut self.pending.as_mut()?.bridges;
+        let at = bridges.iter().position(|bridge| bridge.lane == lane)?;
+        Some(bridges.swap_remove(at).from)
     }
 
     /// The socket did not take all of a send.
     pub fn is_blocked(&self) -> bool {
-        !self.rest.is_empty()
+        self.pending().is_some_and(|pending| !pending.rest.is_empty())
     }
 
     /// Bytes of a send that the socket has not taken, shared ones not counted: they are not ours.
     pub fn blocked_bytes(&self) -> usize {
-        let copied: usize = self
+        let Some(pending) = self.pending() else { return 0 };
+        let copied: usize = pending
             .rest
             .iter()
             .map(|rest| match rest {
@@ -296,7 +367,7 @@ impl Connection {
                 Rest::Shared(_) => 0,
             })
             .sum();
-        copied + self.unread.len() + self.control.len()
+        copied + pending.unread.len() + pending.control.len()
     }
 
     /// It is served: neither closing nor blocked.
@@ -306,7 +377,10 @@ impl Connection {
 
     /// It may be read from: its last answer is on its way, and it is not closing.
     pub fn may_read(&self) -> bool {
-        self.may_send() && self.work.is_none() && self.unread.is_empty()
+        self.may_send()
+            && self
+                .pending()
+                .is_none_or(|pending| pending.work.is_none() && pending.unread.is_empty())
     }
 
     /// Sends pieces, in order; keeps what the socket does not take. Returns how many bytes it took.
@@ -333,15 +407,16 @@ impl Connection {
             if taken == bytes.len() {
                 continue;
             }
-            match piece {
-                Piece::Copied(bytes) => self.rest.push_back(Rest::Copied(bytes[taken..].to_vec())),
+            let pending = self.pending_mut();
+            pending.rest.push_back(match piece {
+                Piece::Copied(bytes) => Rest::Copied(bytes[taken..].to_vec()),
                 Piece::Shared(bytes) => {
-                    if self.rest.is_empty() {
-                        self.rest_taken = taken;
+                    if pending.rest.is_empty() {
+                        pending.rest_taken = taken;
                     }
-                    self.rest.push_back(Rest::Shared(Arc::clone(bytes)));
+                    Rest::Shared(Arc::clone(bytes))
                 }
-            }
+            });
         }
         Ok(taken_in_all)
     }
@@ -351,52 +426,33 @@ impl Connection {
     /// # Errors
     /// When the connection is broken.
     pub fn flush(&mut self, now: Nanos) -> io::Result<usize> {
+        let Some(pending) = &mut self.pending else { return Ok(0) };
         let mut taken_in_all = 0;
-        while let Some(rest) = self.rest.front() {
-            let count = self.socket.send(&rest.bytes()[self.rest_taken..])?;
+        while let Some(rest) = pending.rest.front() {
+            let count = self.socket.send(&rest.bytes()[pending.rest_taken..])?;
             if count == 0 {
                 break;
             }
             self.taken_ns = now;
             taken_in_all += count;
-            self.rest_taken += count;
-            if self.rest_taken == rest.bytes().len() {
-                self.rest.pop_front();
-                self.rest_taken = 0;
+            pending.rest_taken += count;
+            if pending.rest_taken == rest.bytes().len() {
+                pending.rest.pop_front();
+                pending.rest_taken = 0;
             }
         }
-        if self.rest.is_empty() {
-            self.rest = VecDeque::new();
+        if pending.rest.is_empty() {
+            pending.rest = VecDeque::new();
             self.blocked_until_ns = now;
         }
         Ok(taken_in_all)
     }
 
-    /// Where a view's subscription is.
-    pub fn place(&self, view: u32) -> Option<Place> {
-        let at = self.places.binary_search_by_key(&view, |place| place.view).ok()?;
-        Some(self.places[at])
-    }
-
-    /// Remembers where a view's subscription is.
-    pub fn set_place(&mut self, place: Place) {
-        match self.places.binary_search_by_key(&place.view, |place| place.view) {
-            Ok(at) => self.places[at] = place,
-            Err(at) => self.places.insert(at, place),
-        }
-    }
-
-    /// Forgets a view's subscription.
-    pub fn remove_place(&mut self, view: u32) {
-        if let Ok(at) = self.places.binary_search_by_key(&view, |place| place.view) {
-            self.places.remove(at);
-        }
-    }
-
     /// Puts a control message before any data that is sent later.
     pub fn push_control(&mut self, text: &str) {
-        ws::write_header(ws::Opcode::Text, text.len(), &mut self.control);
-        self.control.extend_from_slice(text.as_bytes());
+        let control = &mut self.pending_mut().control;
+        ws::write_header(ws::Opcode::Text, text.len(), control);
+        control.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -406,7 +462,6 @@ pub type AnswerId = Option<RequestId>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MILLI_NS;
 
     #[derive(Default)]
     struct Narrow {
@@ -435,7 +490,8 @@ mod tests {
         for first in 0..=10 {
             for second in 0..=10 - first {
                 let socket = Arc::new(std::sync::Mutex::new(Narrow { room: first, taken: vec![] }));
-                let mut connection = Connection::new(Box::new(Arc::clone(&socket)), 0);
+                let mut connection =
+                    Connection::new(Box::new(Arc::clone(&socket)), Encoding::Json, 0);
                 assert_eq!(connection.send(&pieces, 1).unwrap(), first);
                 assert_eq!(connection.is_blocked(), first < 10);
                 socket.lock().unwrap().room = second;

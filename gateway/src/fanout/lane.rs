@@ -3,7 +3,6 @@
 //! It turns snapshots into bodies, each encoded once, and tells a reader at any position of the log
 //! what it must be given. Pure: a shard calls it with snapshots and times. It knows no connection.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tickfan_core::diff::side_changes;
@@ -11,11 +10,11 @@ use tickfan_core::market::{Channel, Level, Nanos, State, Trade};
 use tickfan_core::snapshot::tail::{Following, TradeTail};
 use tickfan_core::snapshot::{Entry, Fault, Snapshot, Status};
 use tickfan_core::view::{BudgetClass, View};
-use tickfan_core::wire::{Encoder, Head, Payload, Update};
+use tickfan_core::wire::{Encoding, Head, Payload, Update};
 
+use super::log::{Body, Log, StateBody, behind};
 use crate::limits::{
-    BODY_TRADES_MAX, GRAIN_BUDGET_NS_MIN, GRAIN_DIVISOR, LOG_BODIES_MAX, LOG_BYTES_MAX,
-    LOG_STATES_MAX, LOG_TRADES,
+    BODY_TRADES_MAX, GRAIN_BUDGET_NS_MIN, GRAIN_DIVISOR, LOG_BODIES_MAX, LOG_BYTES_MAX, LOG_TRADES,
 };
 use crate::mutant::{Mutant, planted};
 
@@ -26,23 +25,11 @@ const LEVEL_BYTES: usize = 24;
 /// Bytes of an image without its levels, about.
 const IMAGE_HEAD_BYTES: usize = 160;
 
-/// One update as all subscribers share it.
-#[derive(Debug, Clone)]
-pub struct Body {
-    /// The encoded update.
-    pub bytes: Arc<[u8]>,
-    /// The version after it; `None` where it changes none (a state).
-    pub s: Option<u64>,
-    /// The version before it.
-    pub p: u64,
-    /// Our receipt of the oldest change in it.
-    pub to_ns: Nanos,
-}
-
 /// What a reader at some position is due.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The bodies from its position on.
+    /// The changes of state that it missed before the log begins, then the bodies from its position
+    /// on, or from the log's beginning.
     Range,
     /// The changes of state that it missed, then the whole.
     Whole,
@@ -53,97 +40,22 @@ pub enum Due {
     Lost,
 }
 
-/// The newest bodies of a lane. Positions are running numbers that wrap.
-#[derive(Debug, Default)]
-struct Log {
-    first: u32,
-    bodies: VecDeque<Body>,
-    bytes: usize,
-    /// Changes of state, kept longer than the log: position and body.
-    states: VecDeque<(u32, Body)>,
-}
-
-impl Log {
-    fn end(&self) -> u32 {
-        self.first.wrapping_add(self.bodies.len() as u32)
-    }
-
-    fn push(&mut self, body: Body) {
-        self.bytes += body.bytes.len();
-        self.bodies.push_back(body);
-    }
-
-    fn pop_front(&mut self) {
-        if let Some(body) = self.bodies.pop_front() {
-            self.bytes -= body.bytes.len();
-            self.first = self.first.wrapping_add(1);
-        }
-    }
-
-    /// Nothing before here can be used any more.
-    fn clear(&mut self) {
-        self.first = self.end();
-        self.bodies.clear();
-        self.bytes = 0;
-    }
-
-    /// Nothing before here can be used, and every reader is behind.
-    fn break_chain(&mut self) {
-        self.clear();
-        self.first = self.first.wrapping_add(1);
-    }
-
-    /// Returns whether an older change of state was forgotten for it.
-    fn push_state(&mut self, body: Body) -> bool {
-        let forgets = self.states.len() == LOG_STATES_MAX;
-        if forgets {
-            self.states.pop_front();
-        }
-        self.states.push_back((self.end(), body.clone()));
-        self.push(body);
-        forgets
-    }
-}
-
-/// How many positions `from` lies before `to`.
-const fn behind(from: u32, to: u32) -> u32 {
-    to.wrapping_sub(from)
-}
-
 /// `a` was reached later than `b`.
 const fn is_after(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 > 0
 }
 
-/// What a lane needs from its shard to make bodies.
-pub struct Maker<'a> {
-    /// The encoding.
-    pub encoder: &'a dyn Encoder,
-    /// Memory for changed levels.
-    pub bids: Vec<Level>,
-    /// Memory for changed levels.
-    pub asks: Vec<Level>,
-    /// Memory for one encoded update.
-    pub bytes: Vec<u8>,
+/// Memory for the levels of one update, which lanes share.
+#[derive(Debug, Default)]
+pub struct Maker {
+    bids: Vec<Level>,
+    asks: Vec<Level>,
 }
 
-impl std::fmt::Debug for Maker<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Maker").finish_non_exhaustive()
-    }
-}
-
-impl<'a> Maker<'a> {
-    /// A maker for one encoding.
-    pub const fn new(encoder: &'a dyn Encoder) -> Self {
-        Self { encoder, bids: Vec::new(), asks: Vec::new(), bytes: Vec::new() }
-    }
-
-    fn encode(&mut self, update: &Update<'_>) -> Arc<[u8]> {
-        self.bytes.clear();
-        self.encoder.update(update, &mut self.bytes);
-        self.bytes.as_slice().into()
-    }
+fn encode(update: &Update<'_>, encoding: Encoding) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encoding.encoder().update(update, &mut bytes);
+    bytes
 }
 
 /// All subscribers of one view at one budget.
@@ -167,8 +79,9 @@ pub struct Lane<S> {
     taken: Arc<Snapshot>,
     s: u64,
     log: Log,
-    whole: Option<Arc<[u8]>>,
-    previous_whole: Option<Arc<[u8]>>,
+    wholes: [Option<Arc<[u8]>>; Encoding::COUNT],
+    previous_wholes: [Option<Arc<[u8]>>; Encoding::COUNT],
+    readers: [u32; Encoding::COUNT],
 }
 
 impl<S> Lane<S> {
@@ -187,8 +100,9 @@ impl<S> Lane<S> {
             taken,
             s,
             log: Log::default(),
-            whole: None,
-            previous_whole: None,
+            wholes: Default::default(),
+            previous_wholes: Default::default(),
+            readers: [0; Encoding::COUNT],
         }
     }
 
@@ -198,14 +112,35 @@ impl<S> Lane<S> {
         if budget_ns < GRAIN_BUDGET_NS_MIN { 0 } else { budget_ns / GRAIN_DIVISOR }
     }
 
+    /// The number of its view.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Where the log ends: the position of a reader that has everything.
     pub fn end(&self) -> u32 {
         self.log.end()
     }
 
-    /// Where the log begins.
-    pub fn first(&self) -> u32 {
-        self.log.first
+    /// The log.
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// One more subscriber reads an encoding.
+    pub fn add_reader(&mut self, encoding: Encoding) {
+        self.readers[encoding.index()] += 1;
+        self.log.begin_encoding(encoding);
+    }
+
+    /// One subscriber less reads an encoding.
+    pub fn remove_reader(&mut self, encoding: Encoding) {
+        let readers = &mut self.readers[encoding.index()];
+        *readers -= 1;
+        if *readers == 0 {
+            self.log.end_encoding(encoding);
+            self.wholes[encoding.index()] = None;
+        }
     }
 
     /// The version after the last body; for trades the number of the last trade.
@@ -235,7 +170,7 @@ impl<S> Lane<S> {
     }
 
     /// Takes a newer snapshot and appends what it brings; returns how many bodies that made.
-    pub fn advance(&mut self, newest: Arc<Snapshot>, maker: &mut Maker<'_>) -> u32 {
+    pub fn advance(&mut self, newest: Arc<Snapshot>, maker: &mut Maker) -> u32 {
         let before = self.log.end();
         let to_ns = std::mem::take(&mut self.pending_ns);
         let old = *self.status();
@@ -259,15 +194,15 @@ impl<S> Lane<S> {
         new: &Status,
         newest: &Arc<Snapshot>,
         to_ns: Nanos,
-        maker: &mut Maker<'_>,
+        maker: &mut Maker,
     ) {
         // An image says in which state it is: the one that was made before says another.
-        self.forget_whole();
+        self.forget_wholes();
         if let Some(fault) = new.fault
             && fault.change != new.changes
             && is_after(fault.change, old.changes)
         {
-            self.append_fault(&fault, newest, to_ns, maker);
+            self.append_fault(&fault, newest, to_ns);
         }
         let continues = old.epoch == new.epoch && old.state.has_whole() && new.state.has_whole();
         let is_trades = self.view.channel == Channel::Trades;
@@ -282,28 +217,22 @@ impl<S> Lane<S> {
         if self.view.channel == Channel::Book && begins_anew {
             // The image that everybody gets now brings the epoch and the state.
             self.s = version(newest, self.view.channel);
-            self.forget_whole();
+            self.forget_wholes();
             self.log.break_chain();
             return;
         }
         if !continues && !is_trades {
             self.log.clear();
         }
-        self.append_state(new, newest, to_ns, maker);
+        self.append_state(new, newest, to_ns);
         if begins_anew && self.view.channel == Channel::Bbo {
-            self.append_bbo(newest, to_ns, maker);
+            self.append_bbo(newest, to_ns);
         } else if !data_goes_first && new.state.flows() {
             self.append_data(newest, to_ns, maker);
         }
     }
 
-    fn append_fault(
-        &mut self,
-        fault: &Fault,
-        newest: &Snapshot,
-        to_ns: Nanos,
-        maker: &mut Maker<'_>,
-    ) {
+    fn append_fault(&mut self, fault: &Fault, newest: &Snapshot, to_ns: Nanos) {
         let status = Status {
             state: fault.state,
             why: fault.why,
@@ -311,16 +240,10 @@ impl<S> Lane<S> {
             epoch: fault.epoch,
             ..*newest.status(self.view.channel)
         };
-        self.append_state(&status, newest, to_ns, maker);
+        self.append_state(&status, newest, to_ns);
     }
 
-    fn append_state(
-        &mut self,
-        status: &Status,
-        newest: &Snapshot,
-        to_ns: Nanos,
-        maker: &mut Maker<'_>,
-    ) {
+    fn append_state(&mut self, status: &Status, newest: &Snapshot, to_ns: Nanos) {
         let head = Head {
             state: status.state,
             epoch: status.epoch,
@@ -329,112 +252,96 @@ impl<S> Lane<S> {
             ..self.head(newest, to_ns)
         };
         let payload = Payload::State { why: status.why, since_ns: status.since_ns };
-        let bytes = maker.encode(&Update { head, payload });
-        let forgets = self.log.push_state(Body { bytes, s: None, p: self.s, to_ns });
+        let forgets = self.log.push_state(&Update { head, payload }, self.s, to_ns);
         self.states_forgotten += u64::from(forgets);
     }
 
-    fn append_data(&mut self, newest: &Arc<Snapshot>, to_ns: Nanos, maker: &mut Maker<'_>) {
+    fn append_data(&mut self, newest: &Arc<Snapshot>, to_ns: Nanos, maker: &mut Maker) {
         match self.view.channel {
             Channel::Book => self.append_delta(newest, to_ns, maker),
             Channel::Bbo => {
                 let (old, new) = (&self.taken.bbo, &newest.bbo);
                 let same_scales = self.taken.scales == newest.scales;
                 if !(same_scales && old.bid == new.bid && old.ask == new.ask) {
-                    self.append_bbo(newest, to_ns, maker);
+                    self.append_bbo(newest, to_ns);
                 }
             }
-            Channel::Trades => self.append_trades(newest, to_ns, maker),
+            Channel::Trades => self.append_trades(newest, to_ns),
         }
     }
 
-    fn append_delta(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
+    fn append_delta(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker) {
         if self.taken.book.changed == newest.book.changed {
             return;
         }
-        let mut bids = std::mem::take(&mut maker.bids);
-        let mut asks = std::mem::take(&mut maker.asks);
-        bids.clear();
-        asks.clear();
-        changes(&self.taken, newest, self.view, &mut bids, &mut asks);
-        if !(bids.is_empty() && asks.is_empty()) {
+        if let Some(payload) = changes(&self.taken, newest, self.view, maker) {
             let head = self.head(newest, to_ns);
-            let payload = Payload::Delta { bids: &bids, asks: &asks };
-            let bytes = maker.encode(&Update { head, payload });
-            self.log.push(Body { bytes, s: Some(head.s), p: head.p, to_ns });
+            self.log.push(&Update { head, payload }, Some(head.s), head.p, to_ns);
             self.s = head.s;
-            self.forget_whole();
+            self.forget_wholes();
         }
-        maker.bids = bids;
-        maker.asks = asks;
     }
 
-    fn append_bbo(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
+    fn append_bbo(&mut self, newest: &Snapshot, to_ns: Nanos) {
         let head = self.head(newest, to_ns);
         let payload = Payload::Bbo { bid: newest.bbo.bid, ask: newest.bbo.ask };
-        let bytes = maker.encode(&Update { head, payload });
         // It is whole: whoever missed the one before it misses nothing.
         self.log.clear();
-        self.forget_whole();
-        self.whole = Some(Arc::clone(&bytes));
-        self.log.push(Body { bytes, s: Some(head.s), p: head.p, to_ns });
+        self.forget_wholes();
+        self.log.push(&Update { head, payload }, Some(head.s), head.p, to_ns);
         self.s = head.s;
     }
 
-    fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker<'_>) {
+    fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos) {
         let tail = &newest.trades.tail;
         while let Some(following) = tail.following(self.s, BODY_TRADES_MAX) {
             let (trades, s) = run(tail, self.s, following);
-            self.append_trades_body(newest, &trades, s, to_ns, maker);
+            let lost = s - self.s - trades.len() as u64;
+            let head = Head { s, ..self.head(newest, to_ns) };
+            let payload = Payload::Trades { trades: &trades, lost };
+            self.log.push(&Update { head, payload }, Some(s), self.s, to_ns);
+            self.s = s;
         }
-    }
-
-    fn append_trades_body(
-        &mut self,
-        newest: &Snapshot,
-        trades: &[Trade],
-        s: u64,
-        to_ns: Nanos,
-        maker: &mut Maker<'_>,
-    ) {
-        let lost = s - self.s - trades.len() as u64;
-        let head = Head { s, ..self.head(newest, to_ns) };
-        let bytes = maker.encode(&Update { head, payload: Payload::Trades { trades, lost } });
-        self.log.push(Body { bytes, s: Some(s), p: self.s, to_ns });
-        self.s = s;
     }
 
     fn head(&self, newest: &Snapshot, to_ns: Nanos) -> Head {
         head(newest, self.view.channel, Some(self.number), self.s, to_ns)
     }
 
-    fn forget_whole(&mut self) {
-        let whole = self.whole.take();
+    fn forget_wholes(&mut self) {
+        let wholes = std::mem::take(&mut self.wholes);
         if planted(Mutant::OldImage) {
-            self.previous_whole = whole.or(self.previous_whole.take());
+            for (previous, whole) in self.previous_wholes.iter_mut().zip(wholes) {
+                *previous = whole.or(previous.take());
+            }
         }
     }
 
     /// Keeps the log within the bytes of an image, and within its limits.
     fn trim(&mut self) {
+        let bodies = self.log.bodies();
         if self.view.channel == Channel::Trades {
-            while let Some(oldest) = self.log.bodies.front()
-                && self.s - oldest.s.unwrap_or(oldest.p) >= LOG_TRADES as u64
-            {
+            let is_spare =
+                |oldest: &Body| self.s - oldest.s.unwrap_or(oldest.p) >= LOG_TRADES as u64;
+            let spare = bodies.iter().take_while(|oldest| is_spare(oldest)).count();
+            for _ in 0..spare {
                 self.log.pop_front();
             }
             return;
         }
-        let bytes_max = self.whole_bytes().min(LOG_BYTES_MAX);
-        while self.log.bodies.len() > 1
-            && (self.log.bytes > bytes_max || self.log.bodies.len() > LOG_BODIES_MAX)
+        while self.log.bodies().len() > 1
+            && (self.log.bodies().len() > LOG_BODIES_MAX
+                || Encoding::ALL.into_iter().any(|encoding| {
+                    self.log.len_bytes(encoding) > self.whole_bytes(encoding).min(LOG_BYTES_MAX)
+                }))
         {
             self.log.pop_front();
         }
     }
 
-    fn whole_bytes(&self) -> usize {
-        if let Some(whole) = &self.whole {
+    /// Bytes of the whole, about where it was not encoded yet.
+    fn whole_bytes(&self, encoding: Encoding) -> usize {
+        if let Some(whole) = &self.wholes[encoding.index()] {
             return whole.len();
         }
         let depth = self.view.depth.limit();
@@ -443,45 +350,39 @@ impl<S> Lane<S> {
     }
 
     /// What a reader at this position is due.
-    pub fn due(&self, position: u32) -> Due {
+    pub fn due(&self, position: u32, encoding: Encoding) -> Due {
         let missed = behind(position, self.log.end());
-        if missed as usize <= self.log.bodies.len() {
+        if missed as usize <= self.log.bodies().len() {
             if self.view.channel == Channel::Trades
                 || !self.status().state.has_whole()
                 || missed <= 1
             {
                 return Due::Range;
             }
-            let bytes: usize = self.range(position).map(|body| body.bytes.len()).sum();
-            return if bytes <= self.whole_bytes() { Due::Range } else { Due::Whole };
+            let bytes = self.log.bytes_from(self.log.index_of(position), encoding);
+            return if bytes <= self.whole_bytes(encoding) { Due::Range } else { Due::Whole };
         }
         match self.view.channel {
             Channel::Trades => Due::Lost,
-            _ if self.status().state.has_whole() => Due::Whole,
-            _ => Due::StatesOnly,
+            _ if !self.status().state.has_whole() => Due::StatesOnly,
+            // Its newest body is the whole.
+            Channel::Bbo if self.log.bodies().iter().any(|body| body.s.is_some()) => Due::Range,
+            _ => Due::Whole,
         }
     }
 
-    /// The bodies from a position on, or from the log's beginning where that is later.
-    pub fn range(&self, position: u32) -> impl Iterator<Item = &Body> + '_ {
-        let missed = (behind(position, self.log.end()) as usize).min(self.log.bodies.len());
-        let skipped = usize::from(missed > 1 && planted(Mutant::SkipBody));
-        self.log.bodies.iter().skip(self.log.bodies.len() - missed + skipped)
+    /// The index in the log of the first body that a reader at this position has not.
+    pub fn index_of(&self, position: u32) -> usize {
+        let index = self.log.index_of(position);
+        let missed = self.log.bodies().len() - index;
+        index + usize::from(missed > 1 && planted(Mutant::SkipBody))
     }
 
     /// The changes of state from a position up to where the log begins, and for a reader that gets
     /// the whole up to the end.
-    pub fn states(&self, position: u32, until_end: bool) -> impl Iterator<Item = &Body> + '_ {
-        let end = self.log.end();
-        let until = if until_end { end } else { self.log.first };
-        self.log
-            .states
-            .iter()
-            .filter(move |(at, _)| {
-                let from_end = behind(*at, end);
-                from_end <= behind(position, end) && from_end > behind(until, end)
-            })
-            .map(|(_, body)| body)
+    pub fn states(&self, position: u32, until_end: bool) -> impl Iterator<Item = &StateBody> + '_ {
+        let until = if until_end { self.log.end() } else { self.log.first() };
+        self.log.states(position, until)
     }
 
     /// The version that a reader holds at a position; `None` when the log begins after it.
@@ -489,47 +390,45 @@ impl<S> Lane<S> {
         match behind(position, self.log.end()) as usize {
             0 => Some(self.s),
             missed => {
-                let at = self.log.bodies.len().checked_sub(missed)?;
-                Some(self.log.bodies[at].p)
+                let at = self.log.bodies().len().checked_sub(missed)?;
+                Some(self.log.bodies()[at].p)
             }
         }
     }
 
     /// The version that a reader holds at the log's beginning.
     pub fn first_p(&self) -> u64 {
-        self.log.bodies.front().map_or(self.s, |body| body.p)
+        self.log.bodies().front().map_or(self.s, |body| body.p)
     }
 
     /// The whole as of the last body, encoded once: an image of a book, the newest best bid and
-    /// offer.
-    pub fn whole(&mut self, maker: &mut Maker<'_>) -> (Arc<[u8]>, bool) {
-        if let Some(old) = &self.previous_whole
+    /// offer. And whether it had to be encoded.
+    pub fn whole(&mut self, encoding: Encoding, maker: &mut Maker) -> (Arc<[u8]>, bool) {
+        if let Some(old) = &self.previous_wholes[encoding.index()]
             && planted(Mutant::OldImage)
         {
             return (Arc::clone(old), false);
         }
-        if let Some(whole) = &self.whole {
+        if let Some(whole) = &self.wholes[encoding.index()] {
             return (Arc::clone(whole), false);
         }
-        let bytes = self.whole_at(self.s, maker);
-        self.whole = Some(Arc::clone(&bytes));
+        let bytes: Arc<[u8]> = self.whole_at(self.s, encoding, maker).into();
+        self.wholes[encoding.index()] = Some(Arc::clone(&bytes));
         (bytes, true)
     }
 
     /// The whole as of the last body at another version: for a reader that came from another lane
     /// and holds a later one than this lane has told.
-    pub fn whole_at(&self, s: u64, maker: &mut Maker<'_>) -> Arc<[u8]> {
+    pub fn whole_at(&self, s: u64, encoding: Encoding, maker: &mut Maker) -> Vec<u8> {
         let head = Head { s, ..self.head(&self.taken, self.taken.bbo.tr_ns) };
-        let mut bids = std::mem::take(&mut maker.bids);
-        let mut asks = std::mem::take(&mut maker.asks);
         let payload = match self.view.channel {
-            Channel::Book => image(&self.taken, self.view.depth.limit(), &mut bids, &mut asks),
+            Channel::Book => {
+                let depth = self.view.depth.limit();
+                image(&self.taken, depth, &mut maker.bids, &mut maker.asks)
+            }
             _ => Payload::Bbo { bid: self.taken.bbo.bid, ask: self.taken.bbo.ask },
         };
-        let bytes = maker.encode(&Update { head, payload });
-        maker.bids = bids;
-        maker.asks = asks;
-        bytes
+        encode(&Update { head, payload }, encoding)
     }
 
     /// A private update from an older snapshot of the same view, held at version `p`, to the last
@@ -538,19 +437,17 @@ impl<S> Lane<S> {
     ///
     /// Lanes of one view differ in the versions at which they told the same, so the version may be
     /// one that this lane never told: it continues the reader's own chain.
-    pub fn bridge(&self, from: &Snapshot, p: u64, maker: &mut Maker<'_>) -> Option<(Vec<u8>, u64)> {
+    pub fn bridge(
+        &self,
+        from: &Snapshot,
+        p: u64,
+        encoding: Encoding,
+        maker: &mut Maker,
+    ) -> Option<(Vec<u8>, u64)> {
         let s = if self.s > p { self.s } else { self.newest_version() };
         let head = Head { s, p, ..self.head(&self.taken, self.taken.book.tr_ns) };
-        let mut bids = Vec::new();
-        let mut asks = Vec::new();
         let payload = match self.view.channel {
-            Channel::Book => {
-                changes(from, &self.taken, self.view, &mut bids, &mut asks);
-                if bids.is_empty() && asks.is_empty() {
-                    return None;
-                }
-                Payload::Delta { bids: &bids, asks: &asks }
-            }
+            Channel::Book => changes(from, &self.taken, self.view, maker)?,
             Channel::Bbo => {
                 let (old, new) = (&from.bbo, &self.taken.bbo);
                 if old.bid == new.bid && old.ask == new.ask {
@@ -560,14 +457,12 @@ impl<S> Lane<S> {
             }
             Channel::Trades => return None,
         };
-        let mut bytes = Vec::new();
-        maker.encoder.update(&Update { head, payload }, &mut bytes);
-        Some((bytes, s))
+        Some((encode(&Update { head, payload }, encoding), s))
     }
 
     /// A private update with the trades after number `held` up to one that was told; what is no
     /// longer there is told as lost. At most [`BODY_TRADES_MAX`] trades.
-    pub fn trades_since(&self, held: u64, until: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
+    pub fn trades_since(&self, held: u64, until: u64, encoding: Encoding) -> (Vec<u8>, u64) {
         let tail = &self.taken.trades.tail;
         let wanted = usize::try_from(until - held).unwrap_or(usize::MAX);
         let (trades, s) = match tail.following(held, wanted.min(BODY_TRADES_MAX)) {
@@ -576,13 +471,13 @@ impl<S> Lane<S> {
             None => (Vec::new(), until),
         };
         let lost = s - held - trades.len() as u64;
-        self.private_trades(held, s, &trades, lost, maker)
+        (self.private_trades(held, s, &trades, lost, encoding), s)
     }
 
     /// A private update that tells how many trades a reader lost: from `held` to the log's beginning.
-    pub fn trades_lost(&self, held: u64, maker: &mut Maker<'_>) -> (Vec<u8>, u64) {
+    pub fn trades_lost(&self, held: u64, encoding: Encoding) -> (Vec<u8>, u64) {
         let s = self.first_p();
-        self.private_trades(held, s, &[], s.saturating_sub(held), maker)
+        (self.private_trades(held, s, &[], s.saturating_sub(held), encoding), s)
     }
 
     fn private_trades(
@@ -591,15 +486,11 @@ impl<S> Lane<S> {
         s: u64,
         trades: &[Trade],
         lost: u64,
-        maker: &mut Maker<'_>,
-    ) -> (Vec<u8>, u64) {
+        encoding: Encoding,
+    ) -> Vec<u8> {
         let tr_ns = self.taken.trades.tr_ns;
         let head = Head { s, p: held, ..self.head(&self.taken, tr_ns) };
-        let mut bytes = Vec::new();
-        maker
-            .encoder
-            .update(&Update { head, payload: Payload::Trades { trades, lost } }, &mut bytes);
-        (bytes, s)
+        encode(&Update { head, payload: Payload::Trades { trades, lost } }, encoding)
     }
 }
 
@@ -666,16 +557,20 @@ fn run(tail: &TradeTail, number: u64, following: Following) -> (Vec<Trade>, u64)
     }
 }
 
-fn changes(
+/// What differs between two snapshots of a book; `None` when nothing does.
+fn changes<'a>(
     old: &Snapshot,
     new: &Snapshot,
     view: View,
-    bids: &mut Vec<Level>,
-    asks: &mut Vec<Level>,
-) {
+    maker: &'a mut Maker,
+) -> Option<Payload<'a>> {
+    let Maker { bids, asks } = maker;
+    bids.clear();
+    asks.clear();
     let depth = view.depth.limit();
     side_changes(&old.book.book.bids, &new.book.book.bids, depth, bids);
     side_changes(&old.book.book.asks, &new.book.book.asks, depth, asks);
+    (!(bids.is_empty() && asks.is_empty())).then_some(Payload::Delta { bids, asks })
 }
 
 #[cfg(test)]
@@ -683,15 +578,17 @@ mod tests {
     use tickfan_core::market::{Aggressor, InstrumentId, Px, Qty, Scales, TradeId, Venue, Why};
     use tickfan_core::snapshot::Registry;
     use tickfan_core::view::Depth;
-    use tickfan_core::wire::json::Json;
 
     use super::*;
+    use crate::limits::LOG_STATES_MAX;
+
+    const JSON: Encoding = Encoding::Json;
 
     /// A lane, and the snapshot that its instrument would publish next.
     struct Scene {
         lane: Lane<()>,
         next: Snapshot,
-        maker: Maker<'static>,
+        maker: Maker,
     }
 
     fn scene(channel: Channel, depth: Depth) -> Scene {
@@ -703,8 +600,9 @@ mod tests {
         entry.publish(Arc::new(next.clone()));
         let view = View { instrument: InstrumentId(0), channel, depth };
         let taken = entry.load();
-        let lane = Lane::new(view, BudgetClass::at_most(100), entry, taken);
-        Scene { lane, next, maker: Maker::new(&Json) }
+        let mut lane = Lane::new(view, BudgetClass::at_most(100), entry, taken);
+        lane.add_reader(JSON);
+        Scene { lane, next, maker: Maker::default() }
     }
 
     impl Scene {
@@ -730,20 +628,27 @@ mod tests {
         }
 
         fn range(&self, position: u32) -> Vec<String> {
-            self.lane.range(position).map(text).collect()
+            let log = self.lane.log();
+            (self.lane.index_of(position)..log.bodies().len())
+                .map(|index| text(log.body(index, JSON)))
+                .collect()
         }
 
         fn states(&self, position: u32) -> Vec<String> {
-            self.lane.states(position, true).map(text).collect()
+            self.lane.states(position, true).map(|state| text(state.bytes(JSON))).collect()
         }
 
         fn whole(&mut self) -> String {
-            String::from_utf8(self.lane.whole(&mut self.maker).0.to_vec()).unwrap()
+            text(&self.lane.whole(JSON, &mut self.maker).0)
+        }
+
+        fn due(&self, position: u32) -> Due {
+            self.lane.due(position, JSON)
         }
     }
 
-    fn text(body: &Body) -> String {
-        String::from_utf8(body.bytes.to_vec()).unwrap()
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[test]
@@ -766,16 +671,16 @@ mod tests {
         scene.advance();
         scene.turn(State::Gap, Why::SequenceGap);
         scene.advance();
-        assert_eq!(scene.lane.due(0), Due::StatesOnly, "a reader behind gets no price");
+        assert_eq!(scene.due(0), Due::StatesOnly, "a reader behind gets no price");
         assert!(scene.states(0)[0].contains(r#""e":7,"state":"gap","why":"sequence_gap""#));
-        assert_eq!(scene.lane.due(1), Due::Range, "an even reader gets the state");
+        assert_eq!(scene.due(1), Due::Range, "an even reader gets the state");
 
         scene.next.book.status.begin_epoch();
         scene.set(11, 1);
         scene.turn(State::Live, Why::Synced);
         scene.advance();
         for position in [0, 1, 2] {
-            assert_eq!(scene.lane.due(position), Due::Whole, "{position}");
+            assert_eq!(scene.due(position), Due::Whole, "{position}");
         }
         assert_eq!(scene.states(0).len(), 1, "who missed the gap is told of it first");
         assert_eq!(scene.states(2).len(), 0);
@@ -804,7 +709,7 @@ mod tests {
         scene.turn(State::Live, Why::VenueBack);
         scene.set(10, 2);
         scene.advance();
-        assert_eq!(scene.lane.due(2), Due::Range);
+        assert_eq!(scene.due(2), Due::Range);
         let bodies = scene.range(2);
         assert!(bodies[0].contains(r#""state":"live","why":"venue_back""#), "the state goes first");
         assert!(bodies[1].contains(r#""s":2,"p":1"#));
@@ -820,10 +725,10 @@ mod tests {
         for qty in 2..200 {
             scene.set(10, qty);
             scene.advance();
-            assert!(scene.lane.log.bytes <= scene.lane.whole_bytes());
+            assert!(scene.lane.log.len_bytes(JSON) <= scene.lane.whole_bytes(JSON));
         }
-        assert_eq!(scene.lane.due(0), Due::Whole);
-        assert_eq!(scene.lane.due(scene.lane.end().wrapping_sub(2)), Due::Range);
+        assert_eq!(scene.due(0), Due::Whole);
+        assert_eq!(scene.due(scene.lane.end().wrapping_sub(2)), Due::Range);
     }
 
     #[test]
@@ -834,8 +739,9 @@ mod tests {
             scene.next.bbo.bid = Some(Level { px: Px(px), qty: Qty(1) });
             scene.advance();
         }
-        assert_eq!(scene.lane.log.bodies.len(), 1);
-        assert_eq!(scene.lane.due(0), Due::Whole);
+        assert_eq!(scene.lane.log.bodies().len(), 1);
+        assert_eq!(scene.due(0), Due::Range);
+        assert!(scene.range(0)[0].contains(r#""s":4"#));
         assert!(scene.whole().contains(r#""s":4"#));
     }
 
@@ -854,8 +760,8 @@ mod tests {
             scene.trade();
             scene.advance();
         }
-        assert_eq!(scene.lane.due(0), Due::Lost);
-        let (lost, s) = scene.lane.trades_lost(0, &mut scene.maker);
+        assert_eq!(scene.due(0), Due::Lost);
+        let (lost, s) = scene.lane.trades_lost(0, JSON);
         assert_eq!(s, 1000);
         let lost = String::from_utf8(lost).unwrap();
         assert!(lost.contains(r#""s":1000,"p":0,"lost":1000"#), "{lost}");

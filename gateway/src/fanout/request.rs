@@ -11,7 +11,6 @@ use tickfan_core::decimal::write_decimal;
 use tickfan_core::market::{Channel, Instrument, Nanos};
 use tickfan_core::snapshot::{Entry, Table};
 use tickfan_core::view::{BudgetClass, View};
-use tickfan_core::wire::FrameHead;
 use tickfan_core::wire::message::{
     Control, ErrorCode, InstrumentInfo, Op, Refusal, Request, Subscribe, SubscribedView,
     SymbolResult, quoted,
@@ -19,13 +18,15 @@ use tickfan_core::wire::message::{
 use tickfan_core::ws::{self, Incoming};
 
 use super::connection::{Admission, AnswerId, Cause, Connection, Piece};
-use super::seat::{Seated, Wants};
-use super::shard::Shard;
-use super::{ConnectionKey, SeatKey};
+use super::lane::Lane;
+use super::seat::{Begin, Seated, Wants};
+use super::shard::{Shard, Subscriber};
+use super::table::{ConnectionKey, LaneKey, SeatKey};
 use crate::limits::{
     CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, IMAGE_REQUEST_NS, INSTRUMENTS_PER_ANSWER,
     MILLI_NS, RESULTS_PER_ANSWER, SEND_BYTES, SUBSCRIPTIONS_MAX, SUGGESTIONS_MAX, SYMBOL_BYTES_MAX,
 };
+use crate::stats::Report;
 
 /// What the frames of a client may be.
 pub(super) const CLIENT_LIMITS: ws::Limits =
@@ -75,12 +76,14 @@ impl Shard {
     pub(super) fn on_bytes(&mut self, key: ConnectionKey, mut bytes: &mut [u8]) {
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
-            if !connection.may_send() || connection.work.is_some() {
+            let may_send = connection.may_send();
+            let pending = connection.pending_mut();
+            if !may_send || pending.work.is_some() {
                 // An answer has to go first. What is kept is at most what one read brought.
-                connection.unread = bytes.to_vec();
+                pending.unread = bytes.to_vec();
                 return;
             }
-            let message = match connection.reader.next(&mut bytes, &CLIENT_LIMITS) {
+            let message = match pending.reader.next(&mut bytes, &CLIENT_LIMITS) {
                 Ok(None) => break,
                 Ok(Some(incoming)) => match incoming {
                     Incoming::Text(text) => Message::Text(Request::parse(text)),
@@ -109,8 +112,9 @@ impl Shard {
                 if !connection.allowance.ping(now) {
                     return self.close(key, Cause::Flood, "too many pings");
                 }
-                ws::write_pong(&payload, &mut connection.control);
-                if connection.control.len() >= SEND_BYTES {
+                let control = &mut connection.pending_mut().control;
+                ws::write_pong(&payload, control);
+                if control.len() >= SEND_BYTES {
                     self.send(key, &[]);
                 }
             }
@@ -141,7 +145,7 @@ impl Shard {
     fn on_close(&mut self, key: ConnectionKey, code: Option<u16>) {
         let now = self.now();
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut echo = std::mem::take(&mut connection.control);
+        let mut echo = connection.take_control();
         match code {
             Some(code) => ws::write_close(code, "", &mut echo),
             None => ws::write_header(ws::Opcode::Close, 0, &mut echo),
@@ -154,7 +158,7 @@ impl Shard {
     fn answer(&mut self, key: ConnectionKey, control: &Control) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.push_control(&control.to_json());
-            if connection.control.len() >= SEND_BYTES {
+            if connection.pending_mut().control.len() >= SEND_BYTES {
                 self.send(key, &[]);
             }
         }
@@ -197,9 +201,18 @@ impl Shard {
             Op::Image { views } => return self.send_images(key, id, &views, now),
             Op::Heartbeat { every_ms } => {
                 if let Some(connection) = self.connections.get_mut(key) {
-                    connection.heartbeat_ns = Nanos::from(every_ms) * MILLI_NS;
-                    let due_ns = connection.frame_sent_ns.max(now) + connection.heartbeat_ns;
-                    self.set_timer(key, due_ns);
+                    let periodic = connection.periodic.get_or_insert_default();
+                    periodic.heartbeat_ns = Nanos::from(every_ms) * MILLI_NS;
+                    periodic.frame_sent_ns = now;
+                    self.set_timer(key, now + Nanos::from(every_ms) * MILLI_NS);
+                }
+                return;
+            }
+            Op::Stats { every_ms } => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    let periodic = connection.periodic.get_or_insert_default();
+                    periodic.report = (every_ms > 0).then(|| Box::new(Report::new(every_ms, now)));
+                    self.set_timer(key, now + Nanos::from(every_ms) * MILLI_NS);
                 }
                 return;
             }
@@ -210,7 +223,7 @@ impl Shard {
             }
         };
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.work = Some(work);
+            connection.pending_mut().work = Some(work);
             self.be_busy(key);
         }
     }
@@ -222,27 +235,29 @@ impl Shard {
         if !connection.may_send() {
             return false;
         }
-        let Some(work) = connection.work.take() else {
-            let mut unread = std::mem::take(&mut connection.unread);
-            if unread.is_empty() {
+        let Some(pending) = connection.pending_if_any() else { return false };
+        match pending.work.take() {
+            Some(work) => {
+                let rest = self.work_part(key, work);
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.pending_mut().work = rest;
+                }
                 self.send(key, &[]);
-            } else {
+            }
+            None if pending.unread.is_empty() => {
+                self.send(key, &[]);
+            }
+            None => {
+                let mut unread = std::mem::take(&mut pending.unread);
                 self.on_bytes(key, &mut unread);
             }
-            return self.connections.get(key).is_some_and(|connection| {
-                connection.may_send()
-                    && (connection.work.is_some() || !connection.unread.is_empty())
-            });
-        };
-        let rest = self.work_part(key, work);
-        let has_more = rest.is_some();
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.work = rest;
-            let has_more = has_more || !connection.unread.is_empty();
-            self.send(key, &[]);
-            return has_more;
         }
-        false
+        self.connections.get(key).is_some_and(|connection| {
+            connection.may_send()
+                && connection
+                    .pending()
+                    .is_some_and(|pending| pending.work.is_some() || !pending.unread.is_empty())
+        })
     }
 
     fn work_part(&mut self, key: ConnectionKey, work: Work) -> Option<Work> {
@@ -309,12 +324,12 @@ impl Shard {
         let Some(connection) = self.connections.get(key) else {
             return SymbolResult::refused(symbol, ErrorCode::Internal, "closed".to_owned());
         };
-        if connection.place(view.number()).is_some() {
+        if self.place(key, view.number()).is_some() {
             let mut result = self.modify(key, view.number(), subscribe.budget);
             result.symbol = symbol;
             return result;
         }
-        if connection.places.len() >= SUBSCRIPTIONS_MAX {
+        if connection.subscriptions as usize >= SUBSCRIPTIONS_MAX {
             let message = format!("a connection holds at most {SUBSCRIPTIONS_MAX} subscriptions");
             return SymbolResult::refused(symbol, ErrorCode::TooManySubscriptions, message);
         }
@@ -330,7 +345,7 @@ impl Shard {
             }
             _ => lane.s(),
         };
-        self.sit(key, lane_key, held, 0, Wants::First);
+        self.sit(key, lane_key, held, 0, Begin::First);
         match self.subscribed(lane_key, held) {
             Some(subscribed) => SymbolResult::accepted(symbol, subscribed),
             None => SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned()),
@@ -338,17 +353,19 @@ impl Shard {
     }
 
     /// What is in force of a subscription to a lane.
-    fn subscribed(&self, lane_key: super::LaneKey, s: u64) -> Option<SubscribedView> {
+    fn subscribed(&mut self, lane_key: LaneKey, s: u64) -> Option<SubscribedView> {
+        let now = self.now();
         let lane = self.lanes.get(lane_key)?;
         let status = lane.status();
         let scales = lane.taken().scales;
+        let (p99_us, is_infeasible) = self.classes.measured(lane.class, now);
         Some(SubscribedView {
             view: lane.view.number(),
             channel: lane.view.channel.name().to_owned(),
             depth: SubscribedView::depth_value(lane.view.channel, lane.view.depth),
             budget_ms: lane.class.ms(),
-            budget: "accepted".to_owned(),
-            p99_us: self.p99_us(lane.class),
+            budget: if is_infeasible { "infeasible" } else { "accepted" }.to_owned(),
+            p99_us,
             price_scale: scales.px,
             qty_scale: scales.qty,
             epoch: status.epoch,
@@ -359,30 +376,21 @@ impl Shard {
 
     /// Moves a subscription to another budget without a gap.
     fn modify(&mut self, key: ConnectionKey, number: u32, budget: BudgetClass) -> SymbolResult {
-        let place = self.connections.get(key).and_then(|connection| connection.place(number));
-        let Some(place) = place else {
+        let Some(place) = self.place(key, number) else {
             let message = format!("view {number} is not subscribed");
             return SymbolResult::refused(String::new(), ErrorCode::NotSubscribed, message);
         };
-        let seated = self
-            .seats
-            .get(place.seat)
-            .and_then(|seat| seat.subscriptions.get(place.index as usize));
-        let Some((lane_key, lane)) =
-            seated.and_then(|seated| Some((seated.lane, self.lanes.get(seated.lane)?)))
-        else {
+        let Some((seated, lane)) = self.seated(place) else {
             return SymbolResult::refused(String::new(), ErrorCode::Internal, "no lane".to_owned());
         };
-        let (view, old_class, entry) = (lane.view, lane.class, Arc::clone(&lane.entry));
+        let (lane_key, entry) = (seated.lane, Arc::clone(&lane.entry));
         let symbol = entry.instrument.symbol.to_string();
         let now_in =
-            if old_class == budget { lane_key } else { self.move_to(key, view, budget, &entry) };
+            if lane.class == budget { lane_key } else { self.move_to(key, place, budget, &entry) };
         let held = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.place(number))
-            .and_then(|place| self.seats.get(place.seat)?.subscriptions.get(place.index as usize))
-            .map_or(0, |seated| seated.held);
+            .place(key, number)
+            .and_then(|place| self.seated(place))
+            .map_or(0, |(seated, lane)| seated.held(lane.s()));
         match self.subscribed(now_in, held) {
             Some(subscribed) => SymbolResult::accepted(symbol, subscribed),
             None => SymbolResult::refused(symbol, ErrorCode::Internal, "no lane".to_owned()),
@@ -395,21 +403,15 @@ impl Shard {
     fn catch_up(&mut self, key: ConnectionKey, views: &[u32], budget: BudgetClass) -> bool {
         let mut seats: Vec<SeatKey> = Vec::new();
         for view in views {
-            let Some(place) = self.connections.get(key).and_then(|c| c.place(*view)) else {
-                continue;
-            };
-            let Some(seat) = self.seats.get(place.seat) else { continue };
-            let Some(seated) = seat.subscriptions.get(place.index as usize) else { continue };
-            if seat.class == budget {
+            let Some(place) = self.place(key, *view) else { continue };
+            let Some((seated, lane)) = self.seated(place) else { continue };
+            if lane.class == budget {
                 continue;
             }
-            let lane_key = seated.lane;
-            if let Some(lane) = self.lanes.get(lane_key) {
-                let newest = lane.entry.load();
-                self.bring_to(lane_key, newest);
-            }
-            if !seats.contains(&place.seat) {
-                seats.push(place.seat);
+            let (lane_key, newest) = (seated.lane, lane.entry.load());
+            self.bring_to(lane_key, newest);
+            if !seats.contains(&place.0) {
+                seats.push(place.0);
             }
         }
         let has_news = |shard: &Self, seat: &SeatKey| {
@@ -431,57 +433,45 @@ impl Shard {
     fn move_to(
         &mut self,
         key: ConnectionKey,
-        view: View,
+        place: (SeatKey, usize),
         budget: BudgetClass,
         entry: &Arc<Entry>,
-    ) -> super::LaneKey {
-        let number = view.number();
-        let from = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.place(number))
-            .and_then(|place| self.seats.get(place.seat)?.subscriptions.get(place.index as usize))
-            .and_then(|seated| {
-                let lane = self.lanes.get(seated.lane)?;
-                let is_even = seated.position == lane.end();
-                Some((Arc::clone(lane.taken()), is_even))
-            });
-        let (taken, is_even) = from.unwrap_or_else(|| (entry.load(), false));
+    ) -> LaneKey {
+        let Some((seated, lane)) = self.seated(place) else {
+            unreachable!("the caller has just seen it")
+        };
+        let (view, old_key) = (lane.view, seated.lane);
+        let (taken, is_even) = (Arc::clone(lane.taken()), seated.position == lane.end());
         // The new lane before the old one ends, so that no mark is missed between them.
         let lane_key = self.lane_beside(view, budget, entry, Arc::clone(&taken));
-        let Some(seated) = self.stand_up(key, number) else { return lane_key };
-        let wants = match seated.wants {
-            Wants::First => Wants::First,
-            Wants::Log if view.channel == Channel::Trades => Wants::Whole,
-            Wants::Log if is_even => Wants::Bridge(taken),
-            Wants::Bridge(from) => Wants::Bridge(from),
-            Wants::Log | Wants::Whole => Wants::Whole,
+        let Some(ended) = self.stand_up(key, view.number()) else { return old_key };
+        let begin = match (ended.wants, ended.bridge) {
+            (Wants::First, _) => Begin::First,
+            (Wants::Bridge, Some(from)) => Begin::Bridge(from),
+            (Wants::Log, _) if is_even && view.channel != Channel::Trades => Begin::Bridge(taken),
+            _ => Begin::Whole,
         };
-        self.sit(key, lane_key, seated.held, seated.oldest_ns, wants);
+        self.sit(key, lane_key, ended.held, ended.oldest_ns, begin);
         lane_key
     }
 
     fn views_of(&self, key: ConnectionKey, channel: Channel, symbols: Vec<String>) -> Vec<u32> {
-        let Some(connection) = self.connections.get(key) else { return Vec::new() };
         let named: HashSet<&str> = symbols.iter().map(|symbol| &**symbol).collect();
         let is_wanted = |instrument: &Instrument| {
             let all = format!("{}:*", instrument.venue.name());
             named.contains(&*instrument.symbol) || named.contains(&*all)
         };
-        connection
-            .places
-            .iter()
-            .filter(|place| {
-                self.seats
-                    .get(place.seat)
-                    .and_then(|seat| seat.subscriptions.get(place.index as usize))
-                    .and_then(|seated| self.lanes.get(seated.lane))
-                    .is_some_and(|lane| {
-                        lane.view.channel == channel && is_wanted(&lane.entry.instrument)
-                    })
-            })
-            .map(|place| place.view)
-            .collect()
+        let mut views = Vec::new();
+        let mut next = self.first_seat(key);
+        while let Some(seat) = next.and_then(|key| self.seats.get(key)) {
+            let lanes = seat.subscriptions.iter().filter_map(|seated| self.lanes.get(seated.lane));
+            let wanted = lanes
+                .filter(|lane| lane.view.channel == channel && is_wanted(&lane.entry.instrument));
+            views.extend(wanted.map(Lane::number));
+            next = seat.next;
+        }
+        views.sort_unstable();
+        views
     }
 
     fn unsubscribe(&mut self, key: ConnectionKey, id: AnswerId, views: Vec<u32>) {
@@ -498,51 +488,39 @@ impl Shard {
 
     fn send_images(&mut self, key: ConnectionKey, id: AnswerId, views: &[u32], now: Nanos) {
         for view in views {
-            let Some(connection) = self.connections.get_mut(key) else { return };
-            let Some(place) = connection.place(*view) else {
+            let Some(place) = self.place(key, *view) else {
                 let message = format!("view {view} is not subscribed");
                 let code = ErrorCode::NotSubscribed;
                 self.refuse(key, Refusal { id: id.clone(), code, message }, now);
                 continue;
             };
-            connection.images.retain(|(_, at_ns)| now < at_ns + IMAGE_REQUEST_NS);
-            if connection.images.iter().any(|(recent, _)| recent == view) {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let images = &mut connection.pending_mut().images;
+            images.retain(|(_, at_ns)| now < at_ns + IMAGE_REQUEST_NS);
+            if images.iter().any(|(recent, _)| recent == view) {
                 let message = format!("view {view} was sent whole less than a second ago");
                 let code = ErrorCode::RateLimited;
                 self.stats.rate_limited.inc();
                 self.answer(key, &Control::Error { id: id.clone(), code, message });
                 continue;
             }
-            connection.images.push((*view, now));
-            let Some(seat) = self.seats.get_mut(place.seat) else { continue };
-            let Some(seated) = seat.subscriptions.get_mut(place.index as usize) else { continue };
-            if !self.lanes.get(seated.lane).is_some_and(|lane| wants_image(seated, lane)) {
+            images.push((*view, now));
+            let Some((seated, lane)) = self.seated(place) else { continue };
+            if !wants_image(seated, lane) {
                 continue;
             }
-            seated.wants = Wants::Whole;
+            let lane_key = seated.lane;
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.take_bridge(lane_key);
+            }
+            let Some(seat) = self.seats.get_mut(place.0) else { continue };
+            let Some(seated) = seat.subscriptions.get_mut(place.1) else { continue };
+            seated.set_wants(Wants::Whole);
             if seat.oldest_ns == 0 {
                 seat.oldest_ns = now;
             }
-            self.ready(place.seat);
+            self.ready(place.0);
         }
-    }
-
-    pub(super) fn send_heartbeat(&mut self, key: ConnectionKey, now: Nanos) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.frame_sent_ns = now;
-        if !connection.may_send() {
-            return;
-        }
-        connection.frames += 1;
-        self.stats.frames.inc();
-        let encoder = self.maker.encoder;
-        let mut payload = Vec::new();
-        let head = FrameHead { n: connection.frames, ts_ns: now, late: &[], late_ns: 0 };
-        encoder.frame_head(&head, &mut payload);
-        payload.extend_from_slice(encoder.frame_tail());
-        ws::write_header(ws::Opcode::Text, payload.len(), &mut connection.control);
-        connection.control.extend_from_slice(&payload);
-        self.send(key, &[]);
     }
 }
 
@@ -552,10 +530,10 @@ fn view_of(subscribe: &Subscribe, entry: &Entry) -> View {
 }
 
 /// The whole may be sent: the channel has one, and the client is not about to get it anyway.
-fn wants_image(seated: &Seated, lane: &super::lane::Lane<super::shard::Subscriber>) -> bool {
+fn wants_image(seated: &Seated, lane: &Lane<Subscriber>) -> bool {
     lane.view.channel != Channel::Trades
         && lane.status().state.has_whole()
-        && matches!(seated.wants, Wants::Log | Wants::Bridge(_))
+        && matches!(seated.wants(), Wants::Log | Wants::Bridge)
 }
 
 /// What the symbols of a request name: `venue:*` stands for all of a venue, as far as a connection

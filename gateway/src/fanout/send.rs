@@ -7,22 +7,31 @@
 use std::sync::Arc;
 
 use tickfan_core::market::{Channel, Nanos};
-use tickfan_core::snapshot::Snapshot;
 use tickfan_core::view::BudgetClass;
-use tickfan_core::wire::{Encoder, FrameHead};
+use tickfan_core::wire::{Encoding, FrameHead, StatsReport, Update};
 use tickfan_core::ws;
 
 use super::connection::{Cause, Connection, Piece};
-use super::lane::{Body, Due, Lane, Maker};
-use super::seat::{Seated, Wants};
+use super::lane::{Due, Lane, Maker};
+use super::seat::{Bridge, Seated, Wants};
 use super::shard::{Shard, Subscriber};
-use super::{ConnectionKey, SeatKey};
+use super::table::{ConnectionKey, SeatKey};
 use crate::limits::{BODY_BYTES_SHARED, FRAME_HEAD_BYTES_MAX, FRAME_UPDATES_MAX, SEND_BYTES};
-use crate::stats::ShardStats;
+use crate::stats::{Report, ShardStats};
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing out of the ordinary.
+    Usual,
+    /// It carried a body too large to be copied.
+    Large,
+}
 
 /// The frames of one send as they grow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Frames {
+    encoding: Encoding,
     bytes: Vec<u8>,
     /// Where the finished frames begin.
     start: usize,
@@ -35,8 +44,25 @@ pub struct Frames {
     head: Vec<u8>,
 }
 
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            encoding: Encoding::Json,
+            bytes: Vec::new(),
+            start: 0,
+            updates_at: 0,
+            count: 0,
+            finished: 0,
+            late: Vec::new(),
+            late_ns: 0,
+            head: Vec::new(),
+        }
+    }
+}
+
 impl Frames {
-    fn clear(&mut self) {
+    fn clear(&mut self, encoding: Encoding) {
+        self.encoding = encoding;
         self.bytes.clear();
         self.start = 0;
         self.finished = 0;
@@ -56,35 +82,46 @@ impl Frames {
         self.bytes.len() - self.start
     }
 
-    /// The frame under construction takes no more updates.
-    fn is_full(&self) -> bool {
-        self.count == FRAME_UPDATES_MAX
+    /// How many updates the frame under construction still takes.
+    fn room(&self) -> usize {
+        FRAME_UPDATES_MAX - self.count
     }
 
-    fn push(&mut self, body: &[u8], encoder: &dyn Encoder) {
+    /// Appends an update.
+    fn push(&mut self, body: &[u8]) {
         if self.count > 0 {
-            self.bytes.extend_from_slice(encoder.separator());
+            self.bytes.extend_from_slice(self.encoding.encoder().separator());
         }
         self.bytes.extend_from_slice(body);
         self.count += 1;
     }
 
-    fn mark_late(&mut self, overrun_ns: Nanos) {
-        self.late.push(self.count as u16);
+    /// Appends updates that lie one behind the other, each after a separator.
+    fn push_range(&mut self, bodies: &[u8], count: usize) {
+        let skipped = if self.count > 0 { 0 } else { self.encoding.encoder().separator().len() };
+        self.bytes.extend_from_slice(&bodies[skipped..]);
+        self.count += count;
+    }
+
+    /// The update that is appended next but `ahead` is over its budget.
+    fn mark_late(&mut self, ahead: usize, overrun_ns: Nanos) {
+        self.late.push((self.count + ahead) as u16);
         self.late_ns = self.late_ns.max(overrun_ns);
     }
 
     /// Writes head and tail around the updates of the frame under construction. `shared_bytes` are
     /// sent between the updates and the tail, which the caller then sends by itself.
-    fn finish(&mut self, n: u64, ts_ns: Nanos, encoder: &dyn Encoder, shared_bytes: Option<usize>) {
+    fn finish(&mut self, n: u64, ts_ns: Nanos, shared_bytes: Option<usize>) {
+        let encoder = self.encoding.encoder();
         self.head.clear();
-        let head = FrameHead { n, ts_ns, late: &self.late, late_ns: self.late_ns };
+        let count = self.count + usize::from(shared_bytes.is_some());
+        let head = FrameHead { n, ts_ns, count, late: &self.late, late_ns: self.late_ns };
         encoder.frame_head(&head, &mut self.head);
         let tail = encoder.frame_tail();
         let updates_bytes = self.bytes.len() - self.updates_at;
         let payload_bytes =
             self.head.len() + updates_bytes + shared_bytes.unwrap_or(0) + tail.len();
-        let (header, header_bytes) = ws::header(ws::Opcode::Text, payload_bytes);
+        let (header, header_bytes) = ws::header(opcode(self.encoding), payload_bytes);
         let begins_at = self.updates_at - self.head.len() - header_bytes;
         self.bytes[begins_at..begins_at + header_bytes].copy_from_slice(&header[..header_bytes]);
         self.bytes[begins_at + header_bytes..self.updates_at].copy_from_slice(&self.head);
@@ -128,55 +165,114 @@ struct Judge<'a> {
     ts_ns: Nanos,
     blocked_until_ns: Nanos,
     stats: &'a ShardStats,
+    report: Option<&'a mut Report>,
 }
 
 impl Judge<'_> {
     /// How far over its budget a change is, if it is; counts it by cause.
-    fn overrun_ns(&self, oldest_ns: Nanos) -> Option<Nanos> {
+    fn overrun_ns(&mut self, oldest_ns: Nanos) -> Option<Nanos> {
+        if oldest_ns == 0 {
+            return None;
+        }
+        let waited_ns = self.ts_ns.saturating_sub(oldest_ns);
+        if let Some(report) = &mut self.report {
+            report.waited(waited_ns);
+        }
         let budget_ns = self.class.budget_ns();
-        if budget_ns == 0 || oldest_ns == 0 {
+        if budget_ns == 0 || waited_ns <= budget_ns {
             return None;
         }
-        let over = self.ts_ns.saturating_sub(oldest_ns).saturating_sub(budget_ns);
-        if over == 0 {
-            return None;
-        }
-        if self.blocked_until_ns >= oldest_ns {
+        let by_client = is_clients_fault(self.blocked_until_ns, oldest_ns);
+        if by_client {
             self.stats.late_client.inc();
         } else {
             self.stats.late_gateway.inc();
         }
-        Some(over)
+        if let Some(report) = &mut self.report {
+            report.late(by_client);
+        }
+        Some(waited_ns - budget_ns)
     }
+
+    /// Updates are sent in which so many venue events were merged.
+    fn count(&mut self, updates: u64, merged: u64) {
+        self.stats.updates.inc_by(updates);
+        if merged > 0 {
+            self.stats.merged.inc_by(merged);
+        }
+        if let Some(report) = &mut self.report {
+            report.sent(updates, merged);
+        }
+    }
+}
+
+/// A change waited because its connection did not take what was sent before.
+const fn is_clients_fault(blocked_until_ns: Nanos, oldest_ns: Nanos) -> bool {
+    blocked_until_ns >= oldest_ns
+}
+
+/// The kind of message in which data frames of an encoding travel.
+fn opcode(encoding: Encoding) -> ws::Opcode {
+    if encoding.encoder().is_text() { ws::Opcode::Text } else { ws::Opcode::Binary }
 }
 
 impl Shard {
     /// Sends a connection its control messages and what its seats are due: those of `first`, and of
     /// the seats that may join.
-    pub(super) fn send(&mut self, key: ConnectionKey, first: &[SeatKey]) {
+    pub(super) fn send(&mut self, key: ConnectionKey, first: &[SeatKey]) -> Sent {
         let now = self.now();
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return Sent::Usual };
         if !connection.may_send() {
-            return;
+            return Sent::Usual;
         }
-        if !connection.control.is_empty() {
-            let control = std::mem::take(&mut connection.control);
-            if !self.send_pieces(key, &[Piece::Copied(&control)], now) {
-                return;
-            }
+        let control = connection.take_control();
+        connection.settle(now);
+        if !control.is_empty() && !self.send_pieces(key, &[Piece::Copied(&control)], now) {
+            return Sent::Usual;
         }
         let mut seats: Vec<SeatKey> = std::mem::take(&mut self.joining);
         seats.clear();
-        if let Some(connection) = self.connections.get(key) {
-            seats.extend_from_slice(first);
-            seats.extend(connection.seats.iter().copied().filter(|key| {
-                !first.contains(key) && self.seats.get(*key).is_some_and(|seat| seat.may_join(now))
-            }));
+        seats.extend_from_slice(first);
+        let mut next = self.first_seat(key);
+        while let Some(seat_key) = next {
+            let Some(seat) = self.seats.get(seat_key) else { break };
+            next = seat.next;
+            if seat.may_join(now) && !first.contains(&seat_key) {
+                seats.push(seat_key);
+            }
         }
-        if !seats.is_empty() {
-            self.send_seats(key, &seats);
-        }
+        let sent = if seats.is_empty() { Sent::Usual } else { self.send_seats(key, &seats) };
         self.joining = seats;
+        sent
+    }
+
+    /// Sends a frame of the connection alone: its report, or nothing as a sign of life.
+    pub(super) fn send_frame(
+        &mut self,
+        key: ConnectionKey,
+        report: Option<StatsReport>,
+        now: Nanos,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let encoding = connection.encoding;
+        let encoder = encoding.encoder();
+        connection.frames += 1;
+        self.stats.frames.inc();
+        let count = usize::from(report.is_some());
+        let head = FrameHead { n: connection.frames, ts_ns: now, count, late: &[], late_ns: 0 };
+        let mut payload = Vec::new();
+        encoder.frame_head(&head, &mut payload);
+        if let Some(report) = report {
+            encoder.update(&Update::stats(report), &mut payload);
+        }
+        payload.extend_from_slice(encoder.frame_tail());
+        if let Some(periodic) = &mut connection.periodic {
+            periodic.frame_sent_ns = now;
+        }
+        let control = &mut connection.pending_mut().control;
+        ws::write_header(opcode(encoding), payload.len(), control);
+        control.extend_from_slice(&payload);
+        self.send(key, &[]);
     }
 
     /// Returns whether the connection can be sent more.
@@ -200,43 +296,44 @@ impl Shard {
         }
     }
 
-    fn send_seats(&mut self, key: ConnectionKey, seats: &[SeatKey]) {
+    fn send_seats(&mut self, key: ConnectionKey, seats: &[SeatKey]) -> Sent {
+        let Some(connection) = self.connections.get(key) else { return Sent::Usual };
         let mut frames = std::mem::take(&mut self.frames);
         let ts_ns = self.now();
-        frames.clear();
+        frames.clear(connection.encoding);
         let mut large = None;
-        let mut full = false;
         for (i, seat_key) in seats.iter().enumerate() {
-            if full || large.is_some() {
+            let served = self.fill(key, *seat_key, &mut frames, ts_ns);
+            if !matches!(served, Served::All) {
                 // What does not fit now is due again at once.
                 self.requeue(&seats[i..]);
-                break;
             }
-            match self.fill(key, *seat_key, &mut frames, ts_ns) {
-                Served::All => self.seat_was_sent(*seat_key, ts_ns),
-                Served::Full => full = true,
+            match served {
+                Served::All => continue,
+                Served::Full => {}
                 Served::Large(bytes) => large = Some(bytes),
             }
-            if full || large.is_some() {
-                self.requeue(&seats[i..=i]);
-            }
+            break;
         }
         let shared_bytes = large.as_ref().map(|bytes| bytes.len());
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let updates = if frames.count > 0 || large.is_some() {
-            connection.frames += 1;
-            frames.finish(connection.frames, ts_ns, self.maker.encoder, shared_bytes);
-            true
+        if frames.count > 0 || large.is_some() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.frames += 1;
+                frames.finish(connection.frames, ts_ns, shared_bytes);
+            }
         } else {
             frames.abandon();
-            frames.finished > 0
-        };
-        if updates {
-            connection.frame_sent_ns = ts_ns;
+        }
+        if frames.finished > 0 {
             self.stats.frames.inc_by(frames.finished as u64);
+            if let Some(connection) = self.connections.get_mut(key)
+                && let Some(periodic) = &mut connection.periodic
+            {
+                periodic.frame_sent_ns = ts_ns;
+            }
             match &large {
                 Some(shared) => {
-                    let tail = self.maker.encoder.frame_tail();
+                    let tail = frames.encoding.encoder().frame_tail();
                     let pieces = [
                         Piece::Copied(frames.finished()),
                         Piece::Shared(shared),
@@ -250,9 +347,10 @@ impl Shard {
             }
         }
         self.frames = frames;
+        if large.is_some() { Sent::Large } else { Sent::Usual }
     }
 
-    /// Appends what a seat is due.
+    /// Appends what a seat is due. With everything sent, its pace begins.
     fn fill(
         &mut self,
         key: ConnectionKey,
@@ -265,138 +363,199 @@ impl Shard {
         else {
             return Served::All;
         };
-        let judge = Judge {
+        // Out of the connection while it is filled in: few connections have one.
+        let mut report = connection.periodic.as_mut().and_then(|periodic| periodic.report.take());
+        let blocked_until_ns = connection.blocked_until_ns;
+        let mut judge = Judge {
             class: seat.class,
             ts_ns,
-            blocked_until_ns: connection.blocked_until_ns,
+            blocked_until_ns,
             stats: &self.stats,
+            report: report.as_deref_mut(),
         };
+        let mut served = Served::All;
         for seated in &mut seat.subscriptions {
             let Some(lane) = self.lanes.get_mut(seated.lane) else { continue };
-            let served = Filling {
-                frames,
-                connection,
-                judge: &judge,
-                maker: &mut self.maker,
-                room_max: SEND_BYTES,
+            if seated.wants() == Wants::Log && seated.position == lane.end() {
+                continue;
             }
-            .subscription(seated, lane);
+            let filling = Filling { frames, connection, judge: &mut judge, maker: &mut self.maker };
+            served = filling.subscription(seated, lane);
             if !matches!(served, Served::All) {
-                return served;
+                break;
             }
         }
-        Served::All
+        if let Some(report) = report
+            && let Some(periodic) = &mut connection.periodic
+        {
+            periodic.report = Some(report);
+        }
+        if matches!(served, Served::All) {
+            let by_client = is_clients_fault(blocked_until_ns, seat.oldest_ns);
+            self.classes.sent(seat_key, seat, ts_ns, by_client);
+        }
+        served
     }
 }
 
 /// Everything that is needed to append one subscription's updates.
-struct Filling<'a> {
+struct Filling<'a, 'j> {
     frames: &'a mut Frames,
     connection: &'a mut Connection,
-    judge: &'a Judge<'a>,
-    maker: &'a mut Maker<'static>,
-    room_max: usize,
+    judge: &'a mut Judge<'j>,
+    maker: &'a mut Maker,
 }
 
-impl Filling<'_> {
+impl Filling<'_, '_> {
     fn subscription(mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>) -> Served {
-        match std::mem::take(&mut seated.wants) {
-            Wants::Log if seated.position == lane.end() => Served::All,
-            Wants::Log => match lane.due(seated.position) {
-                Due::Range => self.range(seated, lane),
-                Due::Whole => self.whole(seated, lane, Wants::Whole),
-                Due::StatesOnly => self.states(seated, lane),
-                Due::Lost => self.lost(seated, lane),
-            },
-            wants @ (Wants::First | Wants::Whole) => self.whole_or_states(seated, lane, wants),
-            Wants::Bridge(from) => self.bridge(seated, lane, from),
+        let wants = seated.wants();
+        seated.set_wants(Wants::Log);
+        match wants {
+            Wants::Log => self.log(seated, lane),
+            Wants::First | Wants::Whole => self.whole_or_states(seated, lane, wants),
+            Wants::Bridge => self.bridge(seated, lane),
+        }
+    }
+
+    fn log(&mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>) -> Served {
+        match lane.due(seated.position, self.frames.encoding) {
+            Due::Range => self.range(seated, lane),
+            Due::Whole => self.whole(seated, lane, Wants::Whole),
+            Due::StatesOnly => self.states(seated, lane),
+            Due::Lost => self.lost(seated, lane),
         }
     }
 
     /// The difference from what it held in another lane; until it holds what this lane told last,
     /// the log is not for it.
-    fn bridge(
-        mut self,
-        seated: &mut Seated,
-        lane: &mut Lane<Subscriber>,
-        from: Arc<Snapshot>,
-    ) -> Served {
+    fn bridge(&mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>) -> Served {
+        let Some(from) = self.connection.take_bridge(seated.lane) else {
+            return self.whole_or_states(seated, lane, Wants::Whole);
+        };
         let (old, new) = (from.status(lane.view.channel), lane.status());
         let continues = old.epoch == new.epoch && new.state.has_whole();
         if !continues || from.scales != lane.taken().scales {
             return self.whole_or_states(seated, lane, Wants::Whole);
         }
-        let bridge = lane.bridge(&from, seated.held, self.maker);
+        let held = seated.held(lane.s());
+        let bridge = lane.bridge(&from, held, self.frames.encoding, self.maker);
         if bridge.is_some() && !new.state.flows() {
             return self.whole(seated, lane, Wants::Whole);
         }
         if self.is_full() {
-            seated.wants = Wants::Bridge(from);
+            self.bridge_from(seated, from);
             return Served::Full;
         }
         self.push_states(seated, lane);
         if let Some((bytes, s)) = bridge {
             self.push(&bytes, seated.oldest_ns);
-            self.settle(seated, s);
+            self.settle(seated, lane, s);
         }
         seated.position = lane.end();
         seated.oldest_ns = 0;
-        if seated.held != lane.s() {
-            seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
+        if seated.held(lane.s()) != lane.s() {
+            self.bridge_from(seated, Arc::clone(lane.taken()));
         }
         Served::All
     }
 
-    /// The send is as long as it may become.
-    fn is_full(&mut self) -> bool {
-        self.frames.len() >= self.room_max
+    fn bridge_from(&mut self, seated: &mut Seated, from: Arc<tickfan_core::snapshot::Snapshot>) {
+        seated.set_wants(Wants::Bridge);
+        self.connection.pending_mut().bridges.push(Bridge { lane: seated.lane, from });
     }
 
-    /// Appends one update, in the next frame where this one is full.
-    fn push(&mut self, body: &[u8], oldest_ns: Nanos) {
-        if self.frames.is_full() {
+    /// The send is as long as it may become.
+    fn is_full(&self) -> bool {
+        self.frames.len() >= SEND_BYTES
+    }
+
+    /// Begins the next frame where this one takes no more updates.
+    fn make_room(&mut self) {
+        if self.frames.room() == 0 {
             self.connection.frames += 1;
-            let encoder = self.maker.encoder;
-            self.frames.finish(self.connection.frames, self.judge.ts_ns, encoder, None);
+            self.frames.finish(self.connection.frames, self.judge.ts_ns, None);
             self.frames.begin();
         }
+    }
+
+    /// Appends one update.
+    fn push(&mut self, body: &[u8], oldest_ns: Nanos) {
+        self.make_room();
         if let Some(over_ns) = self.judge.overrun_ns(oldest_ns) {
-            self.frames.mark_late(over_ns);
+            self.frames.mark_late(0, over_ns);
         }
-        self.frames.push(body, self.maker.encoder);
-        self.judge.stats.updates.inc();
+        self.frames.push(body);
+        self.judge.count(1, 0);
     }
 
     /// The client now holds version `s`.
-    fn settle(&mut self, seated: &mut Seated, s: u64) {
-        if s > seated.held {
-            self.judge.stats.merged.inc_by(s - seated.held - 1);
+    fn settle(&mut self, seated: &mut Seated, lane: &Lane<Subscriber>, s: u64) {
+        let held = seated.held(lane.s());
+        if s > held {
+            self.judge.count(0, s - held - 1);
         }
-        seated.held = s;
+        seated.set_held(s);
     }
 
+    /// The bodies from a reader's position on, copied as they lie in the log: as many at a time as
+    /// the frame and the send take.
     fn range(&mut self, seated: &mut Seated, lane: &Lane<Subscriber>) -> Served {
+        for state in lane.states(seated.position, false) {
+            self.push(state.bytes(self.frames.encoding), state.to_ns);
+        }
         let is_trades = lane.view.channel == Channel::Trades;
-        for body in lane.range(seated.position) {
+        let encoding = self.frames.encoding;
+        let bodies = lane.log().bodies();
+        let mut from = lane.index_of(seated.position);
+        let mut held = seated.held(lane.s());
+        while from < bodies.len() {
             if self.is_full() {
-                seated.oldest_ns = oldest_of(seated.oldest_ns, body);
+                if seated.oldest_ns == 0 {
+                    seated.oldest_ns = bodies[from].to_ns;
+                }
+                seated.position = lane.end().wrapping_sub((bodies.len() - from) as u32);
+                seated.set_held(held);
                 return Served::Full;
             }
-            match body.s {
-                Some(s) if is_trades => {
-                    self.push(&body.bytes, body.to_ns);
-                    seated.held = s;
+            self.make_room();
+            let mut until = from;
+            let mut bytes = self.frames.len();
+            let mut merged = 0;
+            while until < bodies.len()
+                && until - from < self.frames.room()
+                && (until == from || bytes < SEND_BYTES)
+            {
+                let body = &bodies[until];
+                // A state is judged by itself, and so is each trade; of a price all that the client
+                // had not been sent counts.
+                let oldest_ns = match body.s {
+                    Some(_) if !is_trades => match std::mem::take(&mut seated.oldest_ns) {
+                        0 => body.to_ns,
+                        unsent_ns => unsent_ns,
+                    },
+                    _ => body.to_ns,
+                };
+                if let Some(over_ns) = self.judge.overrun_ns(oldest_ns) {
+                    self.frames.mark_late(until - from, over_ns);
                 }
-                Some(s) => {
-                    let unsent_ns = std::mem::take(&mut seated.oldest_ns);
-                    self.push(&body.bytes, oldest_of(unsent_ns, body));
-                    self.settle(seated, s);
+                if let Some(s) = body.s {
+                    if !is_trades && s > held {
+                        merged += s - held - 1;
+                    }
+                    held = s;
                 }
-                None => self.push(&body.bytes, body.to_ns),
+                if let (Some(report), Some(age_ns)) = (&mut self.judge.report, body.feed_age_ns) {
+                    report.age(age_ns);
+                }
+                until += 1;
+                bytes = self.frames.len() + lane.log().range(from..until, encoding).len();
             }
-            seated.position = seated.position.wrapping_add(1);
+            self.judge.count((until - from) as u64, merged);
+            self.frames.push_range(lane.log().range(from..until, encoding), until - from);
+            from = until;
         }
         seated.position = lane.end();
+        seated.set_held(held);
         // Where no price can be sent, the change that should have been waits on, for the next whole.
         if is_trades || lane.status().state.has_whole() {
             seated.oldest_ns = 0;
@@ -405,8 +564,8 @@ impl Filling<'_> {
     }
 
     fn push_states(&mut self, seated: &Seated, lane: &Lane<Subscriber>) {
-        for body in lane.states(seated.position, true) {
-            self.push(&body.bytes, body.to_ns);
+        for state in lane.states(seated.position, true) {
+            self.push(state.bytes(self.frames.encoding), state.to_ns);
         }
     }
 
@@ -421,7 +580,7 @@ impl Filling<'_> {
     }
 
     fn whole_or_states(
-        mut self,
+        &mut self,
         seated: &mut Seated,
         lane: &mut Lane<Subscriber>,
         wants: Wants,
@@ -432,91 +591,96 @@ impl Filling<'_> {
         if lane.status().state.has_whole() {
             return self.whole(seated, lane, wants);
         }
-        seated.wants = wants;
+        seated.set_wants(wants);
         self.states(seated, lane)
     }
 
     fn whole(&mut self, seated: &mut Seated, lane: &mut Lane<Subscriber>, wants: Wants) -> Served {
         if self.is_full() {
-            seated.wants = wants;
+            seated.set_wants(wants);
             return Served::Full;
         }
         self.push_states(seated, lane);
         // From here on the states are told; should the rest have to wait, they must not come twice.
         seated.position = lane.end();
+        let encoding = self.frames.encoding;
         // A reader that came from another lane may be ahead of what this one told.
-        let is_ahead = lane.s() < seated.held;
+        let is_ahead = lane.s() < seated.held(lane.s());
         let s = if is_ahead { lane.newest_version() } else { lane.s() };
-        let (bytes, is_new) =
-            if is_ahead { (lane.whole_at(s, self.maker), true) } else { lane.whole(self.maker) };
+        let (bytes, is_new) = if is_ahead {
+            (lane.whole_at(s, encoding, self.maker).into(), true)
+        } else {
+            lane.whole(encoding, self.maker)
+        };
         if is_new {
             self.judge.stats.wholes.inc();
         }
-        let oldest_ns = if matches!(wants, Wants::First) { 0 } else { seated.oldest_ns };
-        if bytes.len() > BODY_BYTES_SHARED {
+        let oldest_ns = if wants == Wants::First { 0 } else { seated.oldest_ns };
+        let is_large = bytes.len() > BODY_BYTES_SHARED;
+        if is_large {
             if self.frames.count > 0 {
-                seated.wants = wants;
+                seated.set_wants(wants);
                 return Served::Full;
             }
             if let Some(over_ns) = self.judge.overrun_ns(oldest_ns) {
-                self.frames.mark_late(over_ns);
+                self.frames.mark_late(0, over_ns);
             }
-            self.judge.stats.updates.inc();
+            self.judge.count(1, 0);
         } else {
             self.push(&bytes, oldest_ns);
         }
-        if matches!(wants, Wants::First) {
-            seated.held = s;
+        if wants == Wants::First {
+            seated.set_held(s);
         }
-        self.settle(seated, s);
+        self.settle(seated, lane, s);
         seated.oldest_ns = 0;
         if is_ahead {
-            seated.wants = Wants::Bridge(Arc::clone(lane.taken()));
+            self.bridge_from(seated, Arc::clone(lane.taken()));
         }
-        if bytes.len() > BODY_BYTES_SHARED { Served::Large(bytes) } else { Served::All }
+        if is_large { Served::Large(bytes) } else { Served::All }
     }
 
     fn lost(&mut self, seated: &mut Seated, lane: &Lane<Subscriber>) -> Served {
         if self.is_full() {
             return Served::Full;
         }
-        for body in lane.states(seated.position, false) {
-            self.push(&body.bytes, body.to_ns);
+        for state in lane.states(seated.position, false) {
+            self.push(state.bytes(self.frames.encoding), state.to_ns);
         }
-        let first_p = lane.first_p();
-        if first_p > seated.held {
-            let (bytes, s) = lane.trades_lost(seated.held, self.maker);
-            self.judge.stats.trades_lost.inc_by(s - seated.held);
+        let held = seated.held(lane.s());
+        if lane.first_p() > held {
+            let (bytes, s) = lane.trades_lost(held, self.frames.encoding);
+            self.judge.stats.trades_lost.inc_by(s - held);
             self.push(&bytes, seated.oldest_ns);
-            seated.held = s;
+            seated.set_held(s);
         }
-        seated.position = lane.first();
+        seated.position = lane.log().first();
         self.range(seated, lane)
     }
 
     /// Trades that a subscription begins with, or that bring it from one lane to another; then what
     /// its position says.
     fn trades_since(
-        mut self,
+        &mut self,
         seated: &mut Seated,
         lane: &mut Lane<Subscriber>,
         wants: Wants,
     ) -> Served {
-        let until = lane.p_at(seated.position).unwrap_or(seated.held);
-        while seated.held < until {
+        let mut held = seated.held(lane.s());
+        let until = lane.p_at(seated.position).unwrap_or(held);
+        while held < until {
             if self.is_full() {
-                seated.wants = wants;
+                seated.set_wants(wants);
                 return Served::Full;
             }
-            let (bytes, s) = lane.trades_since(seated.held, until, self.maker);
+            let (bytes, s) = lane.trades_since(held, until, self.frames.encoding);
             self.push(&bytes, 0);
-            seated.held = s;
+            held = s;
+            seated.set_held(held);
         }
-        self.subscription(seated, lane)
+        if seated.position == lane.end() {
+            return Served::All;
+        }
+        self.log(seated, lane)
     }
-}
-
-/// The receipt that an update is judged by: what the client had not been sent, or else its own.
-fn oldest_of(unsent_ns: Nanos, body: &Body) -> Nanos {
-    if unsent_ns == 0 { body.to_ns } else { unsent_ns }
 }

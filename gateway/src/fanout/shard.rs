@@ -8,27 +8,27 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use slotmap::SlotMap;
 use tickfan_core::market::{Channel, InstrumentId, Nanos};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 use tickfan_core::view::{BUDGETS_MS, BudgetClass, View};
-use tickfan_core::wire::json::Json;
+use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::{Control, HelloLimits};
 use tickfan_core::ws;
 
-use super::connection::{Cause, Connection, Phase, Place};
+use super::class::Classes;
+use super::connection::{Cause, Connection, Phase};
 use super::lane::{Lane, Maker};
-use super::seat::{Seat, Seated, Standing, Wants, pace_ns};
-use super::send::Frames;
+use super::seat::{Begin, Bridge, Ended, Seat, Seated, Standing, Wants};
+use super::send::{Frames, Sent};
 use super::socket::Socket;
-use super::{ConnectionKey, LaneKey, SeatKey};
+use super::table::{ConnectionKey, LaneKey, SeatKey, Table};
 use crate::limits::{
     CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_PER_S, CLOSE_LINGER_NS, DRAIN_NS, DRAIN_RETRY_MS,
     LOOKS_PER_TURN, MILLI_NS, PING_EVERY_NS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN,
     SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
-use crate::stats::{Latency, ShardStats, SharedStats};
+use crate::stats::{ShardStats, SharedStats};
 
 /// Who reads a lane: a seat, and the index among its subscriptions.
 #[derive(Debug, Clone, Copy)]
@@ -37,18 +37,6 @@ pub struct Subscriber {
     pub seat: SeatKey,
     /// The index among its subscriptions.
     pub index: u32,
-}
-
-/// One budget class.
-#[derive(Debug, Default)]
-struct Class {
-    /// Seats that are to be sent to, the longest waiting first.
-    ready: VecDeque<SeatKey>,
-    /// Seats that were sent to lately: until when, in that order, because the pace is one.
-    paced: VecDeque<(Nanos, SeatKey)>,
-    /// Lanes that made a body lately: until when, in that order, because the grain is one.
-    grained: VecDeque<(Nanos, LaneKey)>,
-    latency: Latency,
 }
 
 /// What a shard is made of.
@@ -79,14 +67,14 @@ pub struct Shard {
     pub(super) stats: ShardStats,
     totals: SharedStats,
     time: Box<dyn Fn() -> Nanos + Send>,
-    pub(super) maker: Maker<'static>,
-    pub(super) connections: SlotMap<ConnectionKey, Connection>,
-    pub(super) seats: SlotMap<SeatKey, Seat>,
-    pub(super) lanes: SlotMap<LaneKey, Lane<Subscriber>>,
+    pub(super) maker: Maker,
+    pub(super) connections: Table<ConnectionKey, Connection>,
+    pub(super) seats: Table<SeatKey, Seat>,
+    pub(super) lanes: Table<LaneKey, Lane<Subscriber>>,
     lane_of: HashMap<(View, BudgetClass), LaneKey>,
     /// By instrument and channel.
     lanes_of: HashMap<(InstrumentId, Channel), Vec<LaneKey>>,
-    classes: [Class; BUDGETS_MS.len()],
+    pub(super) classes: Classes,
     timers: BinaryHeap<Reverse<(Nanos, ConnectionKey)>>,
     /// Connections with a request that is being carried out, or bytes not looked at yet.
     busy: VecDeque<ConnectionKey>,
@@ -117,15 +105,15 @@ impl Shard {
             registry: options.registry,
             marks: options.marks,
             stats: options.stats.shard(options.id),
+            classes: Classes::new(&options.stats),
             totals: options.stats,
             time: options.time,
-            maker: Maker::new(&Json),
-            connections: SlotMap::with_key(),
-            seats: SlotMap::with_key(),
-            lanes: SlotMap::with_key(),
+            maker: Maker::default(),
+            connections: Table::default(),
+            seats: Table::default(),
+            lanes: Table::default(),
             lane_of: HashMap::new(),
             lanes_of: HashMap::new(),
-            classes: Default::default(),
             timers: BinaryHeap::new(),
             busy: VecDeque::new(),
             touched: Vec::new(),
@@ -146,9 +134,19 @@ impl Shard {
         self.connections.get(key)
     }
 
+    /// A connection by its key.
+    pub fn connection_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections.get_mut(key)
+    }
+
     /// How many connections it has.
     pub fn connection_count(&self) -> usize {
         self.connections.len()
+    }
+
+    /// How many seats it has.
+    pub fn seat_count(&self) -> usize {
+        self.seats.len()
     }
 
     /// How many lanes it has.
@@ -157,10 +155,15 @@ impl Shard {
     }
 
     /// Takes over a connection that was just upgraded, with the bytes that came behind its request.
-    pub fn accept(&mut self, socket: Box<dyn Socket>, early: &[u8]) -> ConnectionKey {
+    pub fn accept(
+        &mut self,
+        socket: Box<dyn Socket>,
+        encoding: Encoding,
+        early: &[u8],
+    ) -> ConnectionKey {
         let now = self.now();
-        let mut connection = Connection::new(socket, now);
-        connection.unread = early.to_vec();
+        let mut connection = Connection::new(socket, encoding, now);
+        connection.pending_mut().unread = early.to_vec();
         self.sessions += 1;
         let hello = Control::Hello {
             protocol: 1,
@@ -211,12 +214,12 @@ impl Shard {
 
     fn read_closing(&mut self, key: ConnectionKey, mut bytes: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut reader = std::mem::take(&mut connection.reader);
+        let mut reader = std::mem::take(&mut connection.pending_mut().reader);
         let mut is_closed = false;
         while let Ok(Some(incoming)) = reader.next(&mut bytes, &super::request::CLIENT_LIMITS) {
             is_closed |= matches!(incoming, ws::Incoming::Close { .. });
         }
-        connection.reader = reader;
+        connection.pending_mut().reader = reader;
         if is_closed {
             self.remove(key);
         }
@@ -242,25 +245,23 @@ impl Shard {
 
     /// The connection did not take all: its seats leave the queues.
     pub(super) fn block(&mut self, key: ConnectionKey, now: Nanos) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        for seat in &connection.seats {
-            if let Some(seat) = self.seats.get_mut(*seat) {
-                seat.standing = Standing::Blocked;
-            }
+        let mut next = self.first_seat(key);
+        while let Some(seat) = next.and_then(|key| self.seats.get_mut(key)) {
+            seat.standing = Standing::Blocked;
+            next = seat.next;
         }
         self.set_timer(key, now + STALL_NS_MAX);
         self.touched.push(key);
     }
 
     fn unblock(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let seats = connection.seats.clone();
-        for seat_key in seats {
-            if let Some(seat) = self.seats.get_mut(seat_key) {
-                seat.standing = Standing::Idle;
-                if seat.has_news() {
-                    self.ready(seat_key);
-                }
+        let mut next = self.first_seat(key);
+        while let Some(seat_key) = next {
+            let Some(seat) = self.seats.get_mut(seat_key) else { break };
+            next = seat.next;
+            seat.standing = Standing::Idle;
+            if seat.has_news() {
+                self.ready(seat_key);
             }
         }
         // A reader that is slower than its data is blocked again by its next send: what it asks must
@@ -275,7 +276,7 @@ impl Shard {
         let Some(seat) = self.seats.get_mut(key) else { return };
         if seat.standing != Standing::Ready && seat.standing != Standing::Blocked {
             seat.standing = Standing::Ready;
-            self.classes[seat.class.index()].ready.push_back(key);
+            self.classes.push_ready(seat.class, key);
         }
     }
 
@@ -286,30 +287,39 @@ impl Shard {
                 && seat.has_news()
                 && seat.standing == Standing::Ready
             {
-                self.classes[seat.class.index()].ready.push_back(*key);
+                self.classes.push_ready(seat.class, *key);
             }
         }
     }
 
-    /// A seat was sent everything: its pace begins.
-    pub(super) fn seat_was_sent(&mut self, key: SeatKey, ts_ns: Nanos) {
-        let Some(seat) = self.seats.get_mut(key) else { return };
-        let class = &mut self.classes[seat.class.index()];
-        class.latency.record(ts_ns.saturating_sub(seat.oldest_ns));
-        seat.oldest_ns = 0;
-        seat.sent_ns = ts_ns;
-        let pace = pace_ns(seat.class);
-        if pace == 0 {
-            seat.standing = Standing::Idle;
-            return;
-        }
-        seat.standing = Standing::Paced(ts_ns + pace);
-        class.paced.push_back((ts_ns + pace, key));
+    /// The first seat of a connection; each names the next.
+    pub(super) fn first_seat(&self, key: ConnectionKey) -> Option<SeatKey> {
+        self.connections.get(key)?.first_seat
     }
 
-    /// The 99th percentile of a class lately.
-    pub(super) fn p99_us(&self, class: BudgetClass) -> Option<u64> {
-        self.classes[class.index()].latency.p99_us()
+    /// Where a view's subscription of a connection is: its seat, and the index there.
+    pub(super) fn place(&self, key: ConnectionKey, view: u32) -> Option<(SeatKey, usize)> {
+        let mut next = self.first_seat(key);
+        while let Some(seat_key) = next {
+            let seat = self.seats.get(seat_key)?;
+            let is_of_view = |seated: &Seated| {
+                self.lanes.get(seated.lane).is_some_and(|lane| lane.number() == view)
+            };
+            if let Some(index) = seat.subscriptions.iter().position(is_of_view) {
+                return Some((seat_key, index));
+            }
+            next = seat.next;
+        }
+        None
+    }
+
+    /// A subscription with its lane.
+    pub(super) fn seated(
+        &self,
+        (seat, index): (SeatKey, usize),
+    ) -> Option<(&Seated, &Lane<Subscriber>)> {
+        let seated = self.seats.get(seat)?.subscriptions.get(index)?;
+        Some((seated, self.lanes.get(seated.lane)?))
     }
 
     /// Does all that is due; returns when it is to be called again at the latest (0 = at once).
@@ -322,34 +332,25 @@ impl Shard {
             self.end_paces(now);
             self.work();
             for _ in 0..SENDS_PER_LOOK {
-                let Some(seat) = self.next_seat() else { break };
+                let Some(seat) = self.classes.next_seat(&self.seats, now) else { break };
                 let Some(connection) = self.seats.get(seat).map(|seat| seat.connection) else {
                     continue;
                 };
-                self.send(connection, &[seat]);
+                if self.send(connection, &[seat]) == Sent::Large {
+                    // One large image is enough for a look: others wait.
+                    break;
+                }
             }
-            if self.is_idle() {
+            if self.busy.is_empty() && !self.classes.has_ready() {
                 return self.next_due();
             }
         }
         0
     }
 
-    fn is_idle(&self) -> bool {
-        self.busy.is_empty() && self.classes.iter().all(|class| class.ready.is_empty())
-    }
-
     fn next_due(&self) -> Nanos {
-        let mut due = self.timers.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
-        for class in &self.classes {
-            if let Some((until, _)) = class.paced.front() {
-                due = due.min(*until);
-            }
-            if let Some((until, _)) = class.grained.front() {
-                due = due.min(*until);
-            }
-        }
-        due
+        let timer_ns = self.timers.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
+        timer_ns.min(self.classes.next_due_ns())
     }
 
     /// Dirty marks become bodies, at once or after the lane's grain.
@@ -376,38 +377,28 @@ impl Shard {
     }
 
     fn end_grains(&mut self, now: Nanos) {
-        for class in 0..self.classes.len() {
-            while let Some((until, key)) = self.classes[class].grained.front().copied()
-                && until <= now
-            {
-                self.classes[class].grained.pop_front();
-                let Some(lane) = self.lanes.get_mut(key) else { continue };
-                if lane.grain_until_ns != until {
-                    continue;
-                }
-                lane.grain_until_ns = 0;
-                if lane.pending_ns != 0 {
-                    let newest = lane.entry.load();
-                    self.advance(key, newest, false, now);
-                }
+        while let Some((until_ns, key)) = self.classes.take_grained(now) {
+            let Some(lane) = self.lanes.get_mut(key) else { continue };
+            if lane.grain_until_ns != until_ns {
+                continue;
+            }
+            lane.grain_until_ns = 0;
+            if lane.pending_ns != 0 {
+                let newest = lane.entry.load();
+                self.advance(key, newest, false, now);
             }
         }
     }
 
     fn end_paces(&mut self, now: Nanos) {
-        for class in 0..self.classes.len() {
-            while let Some((until, key)) = self.classes[class].paced.front().copied()
-                && until <= now
-            {
-                self.classes[class].paced.pop_front();
-                let Some(seat) = self.seats.get_mut(key) else { continue };
-                if seat.standing != Standing::Paced(until) {
-                    continue;
-                }
-                seat.standing = Standing::Idle;
-                if seat.has_news() {
-                    self.ready(key);
-                }
+        while let Some((until_ns, key)) = self.classes.take_paced(now) {
+            let Some(seat) = self.seats.get_mut(key) else { continue };
+            if seat.standing != Standing::Paced || seat.paced_until_ns() != until_ns {
+                continue;
+            }
+            seat.standing = Standing::Idle;
+            if seat.has_news() {
+                self.ready(key);
             }
         }
     }
@@ -425,18 +416,17 @@ impl Shard {
         let grain_ns = lane.grain_ns();
         if grain_ns > 0 {
             lane.grain_until_ns = now + grain_ns;
-            self.classes[lane.class.index()].grained.push_back((now + grain_ns, key));
+            self.classes.push_grained(lane.class, now + grain_ns, key);
         }
         let oldest_ns = if pending_ns == 0 { now } else { pending_ns };
         let is_trades = lane.view.channel == Channel::Trades;
-        let class = &mut self.classes[lane.class.index()];
         for subscriber in &lane.subscribers {
             let Some(seat) = self.seats.get_mut(subscriber.seat) else { continue };
             let Some(seated) = seat.subscriptions.get_mut(subscriber.index as usize) else {
                 continue;
             };
             // A first whole is never late; trades that come while their history waits may be.
-            let is_first = matches!(seated.wants, Wants::First) && !is_trades;
+            let is_first = seated.wants() == Wants::First && !is_trades;
             if seated.oldest_ns == 0 && !is_first {
                 seated.oldest_ns = oldest_ns;
             }
@@ -445,41 +435,12 @@ impl Shard {
             }
             let goes_now = match seat.standing {
                 Standing::Idle => true,
-                Standing::Paced(_) => urgent,
+                Standing::Paced => urgent,
                 Standing::Ready | Standing::Blocked => false,
             };
             if goes_now {
                 seat.standing = Standing::Ready;
-                class.ready.push_back(subscriber.seat);
-            }
-        }
-    }
-
-    /// The seat with the earliest deadline among the longest waiting of each class.
-    fn next_seat(&mut self) -> Option<SeatKey> {
-        loop {
-            let mut best: Option<(Nanos, usize)> = None;
-            for (index, class) in self.classes.iter_mut().enumerate() {
-                // Seats that left, or were sent to together with another, are passed over.
-                while let Some(key) = class.ready.front()
-                    && self
-                        .seats
-                        .get(*key)
-                        .is_none_or(|seat| seat.standing != Standing::Ready || !seat.has_news())
-                {
-                    class.ready.pop_front();
-                }
-                let Some(seat) = class.ready.front().and_then(|key| self.seats.get(*key)) else {
-                    continue;
-                };
-                let deadline_ns = seat.oldest_ns + seat.class.budget_ns();
-                if best.is_none_or(|(earliest, _)| deadline_ns < earliest) {
-                    best = Some((deadline_ns, index));
-                }
-            }
-            let (_, index) = best?;
-            if let Some(key) = self.classes[index].ready.pop_front() {
-                return Some(key);
+                self.classes.push_ready(lane.class, subscriber.seat);
             }
         }
     }
@@ -549,106 +510,149 @@ impl Shard {
 
     /// The seat of a connection in a class, made if need be.
     fn seat(&mut self, connection_key: ConnectionKey, class: BudgetClass) -> Option<SeatKey> {
-        let connection = self.connections.get_mut(connection_key)?;
-        let known = connection
-            .seats
-            .iter()
-            .find(|key| self.seats.get(**key).is_some_and(|seat| seat.class == class));
-        if let Some(key) = known {
-            return Some(*key);
+        let first = self.first_seat(connection_key);
+        let mut next = first;
+        while let Some(key) = next {
+            let seat = self.seats.get(key)?;
+            if seat.class == class {
+                return Some(key);
+            }
+            next = seat.next;
         }
+        let connection = self.connections.get_mut(connection_key)?;
         let mut seat = Seat::new(connection_key, class);
         if connection.is_blocked() {
             seat.standing = Standing::Blocked;
         }
+        seat.next = first;
         let key = self.seats.insert(seat);
-        connection.seats.push(key);
+        connection.first_seat = Some(key);
         Some(key)
+    }
+
+    /// Takes an empty seat away.
+    fn remove_seat(&mut self, key: SeatKey) {
+        let Some(seat) = self.seats.remove(key) else { return };
+        let first = self.first_seat(seat.connection);
+        if first == Some(key) {
+            if let Some(connection) = self.connections.get_mut(seat.connection) {
+                connection.first_seat = seat.next;
+            }
+            return;
+        }
+        let mut before = first;
+        while let Some(other) = before.and_then(|key| self.seats.get_mut(key)) {
+            if other.next == Some(key) {
+                other.next = seat.next;
+                return;
+            }
+            before = other.next;
+        }
     }
 
     /// Seats a subscription; with something to send at once it is made ready. `oldest_ns` is the
     /// receipt of what it was owed in the lane that it comes from.
     pub(super) fn sit(
         &mut self,
-        connection: ConnectionKey,
+        connection_key: ConnectionKey,
         lane_key: LaneKey,
         held: u64,
         oldest_ns: Nanos,
-        wants: Wants,
+        begin: Begin,
     ) {
         let now = self.now();
         let Some(lane) = self.lanes.get(lane_key) else { return };
-        let (class, number, position) = (lane.class, lane.view.number(), lane.end());
-        let wants = match wants {
+        let is_trades = lane.view.channel == Channel::Trades;
+        let (wants, is_news) = match &begin {
             // Without history to begin with, the first trade is like any other.
-            Wants::First if lane.view.channel == Channel::Trades && held == lane.s() => Wants::Log,
-            wants => wants,
+            Begin::First if is_trades && held == lane.s() => (Wants::Log, false),
+            Begin::First if is_trades => (Wants::First, true),
+            Begin::Whole if is_trades => (Wants::Whole, held < lane.s()),
+            Begin::First => (Wants::First, lane.status().state.has_whole()),
+            Begin::Whole => (Wants::Whole, lane.status().state.has_whole()),
+            Begin::Bridge(from) => (Wants::Bridge, !Arc::ptr_eq(from, lane.taken())),
         };
-        let is_news = match &wants {
-            Wants::Log => false,
-            Wants::First | Wants::Whole if lane.view.channel == Channel::Trades => held < lane.s(),
-            Wants::First | Wants::Whole => lane.status().state.has_whole(),
-            Wants::Bridge(from) => !Arc::ptr_eq(from, lane.taken()),
-        };
-        let Some(seat_key) = self.seat(connection, class) else { return };
-        let (Some(seat), Some(lane)) = (self.seats.get_mut(seat_key), self.lanes.get_mut(lane_key))
-        else {
+        let (class, position) = (lane.class, lane.end());
+        let Some(seat_key) = self.seat(connection_key, class) else { return };
+        let (Some(seat), Some(lane), Some(connection)) = (
+            self.seats.get_mut(seat_key),
+            self.lanes.get_mut(lane_key),
+            self.connections.get_mut(connection_key),
+        ) else {
             return;
         };
         let index = seat.subscriptions.len() as u32;
-        let slot = lane.subscribers.len() as u32;
+        let mut seated = Seated::new(lane_key, position, held, oldest_ns);
+        seated.set_slot(lane.subscribers.len());
+        seated.set_wants(wants);
         lane.subscribers.push(Subscriber { seat: seat_key, index });
-        let seated = Seated { lane: lane_key, slot, position, held, oldest_ns, wants };
+        lane.add_reader(connection.encoding);
+        // No room to spare: there are as many of these as subscriptions.
+        seat.subscriptions.reserve_exact(1);
         seat.subscriptions.push(seated);
+        if let Begin::Bridge(from) = begin {
+            connection.pending_mut().bridges.push(Bridge { lane: lane_key, from });
+        }
+        connection.subscriptions += 1;
         if is_news {
             if seat.oldest_ns == 0 {
                 seat.oldest_ns = if oldest_ns == 0 { now } else { oldest_ns };
             }
             self.ready(seat_key);
         }
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.set_place(Place { view: number, seat: seat_key, index });
-        }
         self.totals.subscriptions.inc();
     }
 
     /// Ends a subscription; returns what it was.
-    pub(super) fn stand_up(&mut self, key: ConnectionKey, view: u32) -> Option<Seated> {
+    pub(super) fn stand_up(&mut self, key: ConnectionKey, view: u32) -> Option<Ended> {
+        let (seat_key, index) = self.place(key, view)?;
+        self.stand_up_at(key, seat_key, index)
+    }
+
+    fn stand_up_at(
+        &mut self,
+        key: ConnectionKey,
+        seat_key: SeatKey,
+        index: usize,
+    ) -> Option<Ended> {
         let connection = self.connections.get_mut(key)?;
-        let place = connection.place(view)?;
-        connection.remove_place(view);
-        let seat = self.seats.get_mut(place.seat)?;
-        let index = place.index as usize;
+        let seat = self.seats.get_mut(seat_key)?;
         let seated = seat.subscriptions.swap_remove(index);
         // The last of the seat took its index, and the last of the lane takes its slot.
         if let Some(moved) = seat.subscriptions.get(index)
             && let Some(lane) = self.lanes.get_mut(moved.lane)
         {
-            lane.subscribers[moved.slot as usize].index = place.index;
-            let moved_place =
-                Place { view: lane.view.number(), seat: place.seat, index: place.index };
-            connection.set_place(moved_place);
+            lane.subscribers[moved.slot()].index = index as u32;
         }
-        if seat.subscriptions.is_empty() {
-            connection.seats.retain(|seat| *seat != place.seat);
-            self.seats.remove(place.seat);
+        let is_empty = seat.subscriptions.is_empty();
+        connection.subscriptions -= 1;
+        let encoding = connection.encoding;
+        let bridge = connection.take_bridge(seated.lane);
+        if is_empty {
+            self.remove_seat(seat_key);
         }
-        if let Some(lane) = self.lanes.get_mut(seated.lane) {
-            lane.subscribers.swap_remove(seated.slot as usize);
-            if let Some(moved) = lane.subscribers.get(seated.slot as usize)
-                && let Some(other) = self
-                    .seats
-                    .get_mut(moved.seat)
-                    .and_then(|seat| seat.subscriptions.get_mut(moved.index as usize))
-            {
-                other.slot = seated.slot;
-            }
-            if lane.subscribers.is_empty() {
-                self.remove_lane(seated.lane);
-            }
+        let lane = self.lanes.get_mut(seated.lane)?;
+        let ended = Ended {
+            held: seated.held(lane.s()),
+            oldest_ns: seated.oldest_ns,
+            wants: seated.wants(),
+            bridge,
+        };
+        lane.subscribers.swap_remove(seated.slot());
+        lane.remove_reader(encoding);
+        if let Some(moved) = lane.subscribers.get(seated.slot())
+            && let Some(other) = self
+                .seats
+                .get_mut(moved.seat)
+                .and_then(|seat| seat.subscriptions.get_mut(moved.index as usize))
+        {
+            other.set_slot(seated.slot());
+        }
+        if lane.subscribers.is_empty() {
+            self.remove_lane(seated.lane);
         }
         self.totals.subscriptions.dec();
-        Some(seated)
+        Some(ended)
     }
 
     /// Carries out one part of each request under way.
@@ -718,15 +722,15 @@ impl Shard {
         let mut next_ns = connection.read_ns.max(connection.pinged_ns) + PING_EVERY_NS;
         if now >= next_ns {
             let took_since = connection.taken_ns > connection.pinged_ns;
-            if connection.pings_unanswered >= PINGS_UNANSWERED_MAX && !took_since {
+            if u32::from(connection.pings_unanswered) >= PINGS_UNANSWERED_MAX && !took_since {
                 self.close(key, Cause::Silent, "no answer to pings");
                 return now + CLOSE_LINGER_NS;
             }
-            connection.pings_unanswered += 1;
+            connection.pings_unanswered = connection.pings_unanswered.saturating_add(1);
             connection.pinged_ns = now;
             next_ns = now + PING_EVERY_NS;
             if !connection.is_blocked() {
-                ws::write_ping(b"", &mut connection.control);
+                ws::write_ping(b"", &mut connection.pending_mut().control);
                 self.send(key, &[]);
             }
         }
@@ -734,15 +738,40 @@ impl Shard {
         if connection.is_blocked() {
             next_ns = next_ns.min(connection.taken_ns + STALL_NS_MAX);
         }
-        let heartbeat_ns = connection.heartbeat_ns;
-        if heartbeat_ns > 0 {
-            let due_ns = connection.frame_sent_ns + heartbeat_ns;
-            if now >= due_ns {
-                self.send_heartbeat(key, now);
-                next_ns = next_ns.min(now + heartbeat_ns);
-            } else {
-                next_ns = next_ns.min(due_ns);
+        next_ns.min(self.run_periodic(key, now))
+    }
+
+    /// Sends what a connection wants again and again, where it is due; returns when it is next.
+    fn run_periodic(&mut self, key: ConnectionKey, now: Nanos) -> Nanos {
+        let Some(connection) = self.connections.get_mut(key) else { return Nanos::MAX };
+        let unsent_bytes = connection.blocked_bytes();
+        let may_send = connection.may_send();
+        let Some(periodic) = &mut connection.periodic else { return Nanos::MAX };
+        let mut next_ns = Nanos::MAX;
+        let mut told = None;
+        if let Some(report) = &mut periodic.report {
+            if now >= report.due_ns {
+                if may_send {
+                    told = Some(report.take(unsent_bytes, now));
+                } else {
+                    report.postpone(now);
+                }
             }
+            next_ns = report.due_ns;
+        }
+        if periodic.heartbeat_ns > 0 {
+            let due_ns = periodic.frame_sent_ns + periodic.heartbeat_ns;
+            let is_due = now >= due_ns || told.is_some();
+            next_ns = next_ns.min(if is_due { now + periodic.heartbeat_ns } else { due_ns });
+            if now >= due_ns && told.is_none() {
+                periodic.frame_sent_ns = now;
+                if may_send {
+                    self.send_frame(key, None, now);
+                }
+            }
+        }
+        if told.is_some() {
+            self.send_frame(key, told, now);
         }
         next_ns
     }
@@ -758,14 +787,16 @@ impl Shard {
         tracing::debug!(cause = cause.name(), detail, "connection closed");
         // Frame, log and metric name the same cause.
         let reason = format!("{}: {detail}", cause.name());
-        ws::write_close(cause.close_code(), &reason, &mut connection.control);
-        let control = std::mem::take(&mut connection.control);
+        let mut control = connection.take_control();
+        ws::write_close(cause.close_code(), &reason, &mut control);
         // Behind whatever the socket has not taken yet; it may never take it.
         let sent = connection.send(&[super::connection::Piece::Copied(&control)], now);
         connection.phase = Phase::Closing(now + CLOSE_LINGER_NS);
         connection.timer_ns = 0;
-        connection.work = None;
-        connection.unread = Vec::new();
+        if let Some(pending) = connection.pending_if_any() {
+            pending.work = None;
+            pending.unread = Vec::new();
+        }
         if sent.is_err() {
             self.remove(key);
             return;
@@ -787,13 +818,13 @@ impl Shard {
     }
 
     fn leave_all(&mut self, key: ConnectionKey) {
-        let views: Vec<u32> = self
-            .connections
-            .get(key)
-            .map(|connection| connection.places.iter().map(|place| place.view).collect())
-            .unwrap_or_default();
-        for view in views {
-            self.stand_up(key, view);
+        while let Some(seat_key) = self.first_seat(key) {
+            let last =
+                self.seats.get(seat_key).and_then(|seat| seat.subscriptions.len().checked_sub(1));
+            match last {
+                Some(index) => drop(self.stand_up_at(key, seat_key, index)),
+                None => self.remove_seat(seat_key),
+            }
         }
     }
 

@@ -32,23 +32,38 @@ pub trait Socket: Send {
     fn abort(&mut self) {}
 }
 
+/// How much the kernel may hold of what a client was sent: a returning reader gets that first, and
+/// by then it is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// `SO_SNDBUF`: bytes sent and not acknowledged.
+    pub send_bytes: usize,
+    /// `TCP_NOTSENT_LOWAT`: bytes not yet sent at which a socket counts as writable.
+    pub unsent_bytes: u32,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { send_bytes: SOCKET_SEND_BYTES, unsent_bytes: SOCKET_UNSENT_BYTES }
+    }
+}
+
 /// A plain TCP connection.
 #[derive(Debug)]
 pub struct TcpSocket(TcpStream);
 
 impl TcpSocket {
-    /// Takes over a connection: no delay, no blocking, and a bounded buffer in the kernel, because
-    /// what a returning reader finds there is old.
+    /// Takes over a connection: no delay, no blocking, and bounded buffers in the kernel.
     ///
     /// # Errors
     /// When the options cannot be set.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
+    pub fn new(stream: TcpStream, options: SocketOptions) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let socket = socket2::SockRef::from(&stream);
-        socket.set_send_buffer_size(SOCKET_SEND_BYTES)?;
+        socket.set_send_buffer_size(options.send_bytes)?;
         #[cfg(target_os = "linux")]
-        socket.set_tcp_notsent_lowat(SOCKET_UNSENT_BYTES)?;
+        socket.set_tcp_notsent_lowat(options.unsent_bytes)?;
         Ok(Self(stream))
     }
 }

@@ -10,7 +10,7 @@ use super::checker::{Asked, Reply, Session};
 use super::pipe::End;
 use super::random::Random;
 use super::venue::MICRO_NS;
-use crate::fanout::ConnectionKey;
+use crate::fanout::table::ConnectionKey;
 use crate::limits::MILLI_NS;
 
 /// Frames after its last answer within which a reader must have the next, however slow it is: one

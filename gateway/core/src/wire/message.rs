@@ -102,6 +102,11 @@ pub enum Op {
         /// How long, in milliseconds.
         every_ms: u32,
     },
+    /// Tell the connection's own figures again and again.
+    Stats {
+        /// How often, in milliseconds; 0 = not at all.
+        every_ms: u32,
+    },
     /// Answer.
     Ping,
     /// List instruments whose symbol matches.
@@ -219,6 +224,10 @@ impl Request {
                 raw.every_ms = Value::from(*every_ms);
                 "heartbeat"
             }
+            Op::Stats { every_ms } => {
+                raw.every_ms = Value::from(*every_ms);
+                "stats"
+            }
             Op::Ping => "ping",
             Op::Instruments { pattern } => {
                 raw.pattern = Value::from(pattern.as_str());
@@ -265,6 +274,13 @@ impl RawRequest {
                 }
                 Ok(Op::Heartbeat { every_ms: every_ms as u32 })
             }
+            "stats" => {
+                let every_ms = whole("every_ms", &self.every_ms, 0)?;
+                if every_ms != 0 && !(100..=60_000).contains(&every_ms) {
+                    return bad(format!("every_ms is {every_ms}; expected 0, or 100 to 60000"));
+                }
+                Ok(Op::Stats { every_ms: every_ms as u32 })
+            }
             "ping" => Ok(Op::Ping),
             "instruments" => match &self.pattern {
                 Value::Null => Ok(Op::Instruments { pattern: "*".to_owned() }),
@@ -274,8 +290,8 @@ impl RawRequest {
             unknown => Err((
                 ErrorCode::UnknownOp,
                 format!(
-                    "unknown op {}; ops are subscribe, unsubscribe, modify, image, heartbeat, \
-                     ping, instruments",
+                    "unknown op {}; ops are subscribe, unsubscribe, modify, image, stats, \
+                     heartbeat, ping, instruments",
                     quoted(unknown)
                 ),
             )),
@@ -657,6 +673,7 @@ mod tests {
             (r#"{"op":"modify","views":[-1],"budget_ms":5}"#, ErrorCode::BadRequest),
             (r#"{"op":"image","views":"all"}"#, ErrorCode::BadRequest),
             (r#"{"op":"heartbeat","every_ms":100}"#, ErrorCode::BadRequest),
+            (r#"{"op":"stats","every_ms":99}"#, ErrorCode::BadRequest),
             (r#"{"op":"ping","id":1.5}"#, ErrorCode::BadRequest),
         ] {
             assert_eq!(code(text), expected, "{text}");
