@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use tickfan_core::market::{Channel, Nanos};
 use tickfan_core::view::{BudgetClass, Depth};
-use tickfan_core::wire::json::Received;
+use tickfan_core::wire::Received;
 use tickfan_core::wire::message::{self, Control, Op, Subscribe, SubscribedView};
 use tokio::net::TcpStream;
 use tokio::time;
@@ -339,7 +339,7 @@ fn view_of(update: &Received) -> Option<u32> {
         | Received::Bbo { v, .. }
         | Received::Trades { v, .. }
         | Received::State { v, .. } => *v,
-        Received::Unknown => None,
+        Received::Stats(_) | Received::Unknown => None,
     }
 }
 
@@ -419,7 +419,7 @@ impl Line<'_> {
             Received::State { state, why, e, .. } => {
                 write!(line, "state  {state}: {why}, epoch {e}")
             }
-            Received::Unknown => Ok(()),
+            Received::Stats(_) | Received::Unknown => Ok(()),
         }
     }
 

@@ -537,7 +537,7 @@ impl Shard {
         self.stats.frames.inc();
         let encoder = self.maker.encoder;
         let mut payload = Vec::new();
-        let head = FrameHead { n: connection.frames, ts_ns: now, late: &[], late_ns: 0 };
+        let head = FrameHead { n: connection.frames, ts_ns: now, count: 0, late: &[], late_ns: 0 };
         encoder.frame_head(&head, &mut payload);
         payload.extend_from_slice(encoder.frame_tail());
         ws::write_header(ws::Opcode::Text, payload.len(), &mut connection.control);

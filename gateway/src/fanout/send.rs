@@ -78,7 +78,13 @@ impl Frames {
     /// sent between the updates and the tail, which the caller then sends by itself.
     fn finish(&mut self, n: u64, ts_ns: Nanos, encoder: &dyn Encoder, shared_bytes: Option<usize>) {
         self.head.clear();
-        let head = FrameHead { n, ts_ns, late: &self.late, late_ns: self.late_ns };
+        let head = FrameHead {
+            n,
+            ts_ns,
+            count: self.count + usize::from(shared_bytes.is_some()),
+            late: &self.late,
+            late_ns: self.late_ns,
+        };
         encoder.frame_head(&head, &mut self.head);
         let tail = encoder.frame_tail();
         let updates_bytes = self.bytes.len() - self.updates_at;

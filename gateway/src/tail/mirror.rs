@@ -13,8 +13,8 @@ use std::slice;
 use thiserror::Error;
 use tickfan_core::decimal::{Decimal, SCALE_MAX, write_decimal};
 use tickfan_core::market::{Channel, State};
-use tickfan_core::wire::json::{Received, TextLevel};
 use tickfan_core::wire::message::SubscribedView;
+use tickfan_core::wire::{Received, TextLevel};
 
 /// All that one connection was told.
 #[derive(Debug, Default)]
@@ -154,7 +154,7 @@ impl Mirror {
     /// [`Broken`] when it cannot be true. What the view holds is then worth nothing.
     pub fn update(&mut self, update: &Received) -> Result<Option<Applied>, Broken> {
         let view = match update {
-            Received::Unknown => return Ok(None),
+            Received::Stats(_) | Received::Unknown => return Ok(None),
             Received::Image { v, .. }
             | Received::Delta { v, .. }
             | Received::Bbo { v, .. }
@@ -181,7 +181,7 @@ impl ViewMirror {
             Received::Bbo { s, q, b, a, .. } => self.bbo(*s, *q, b.as_ref(), a.as_ref()),
             Received::Trades { s, p, lost, x, .. } => self.trades(*s, *p, *lost, x.len()),
             Received::State { e, state: name, .. } => self.turn(*e, state(name)?),
-            Received::Unknown => Ok(0),
+            Received::Stats(_) | Received::Unknown => Ok(0),
         }
     }
 
@@ -426,7 +426,7 @@ fn state(name: &str) -> Result<State, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use tickfan_core::wire::json::Frame;
+    use tickfan_core::wire::Frame;
 
     use super::*;
 

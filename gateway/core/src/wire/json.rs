@@ -1,11 +1,9 @@
-//! The encoding `tickfan.json.v1`: data frames as JSON text, and their decoding for clients.
+//! The encoding `tickfan.json.v1`: data frames as JSON text.
 //!
 //! Written by hand because it is the hot path of the shards: no intermediate tree, no allocation.
-//! The decoding half serves our own clients and keeps numbers as the text that came.
+//! A client reads them with a JSON parser, as [`super::Frame`] does.
 
-use serde::Deserialize;
-
-use super::{Encoder, FrameHead, Head, Payload, Update};
+use super::{Encoder, FrameHead, Head, NANOS_PER_MICRO, Payload, StatsReport, Update};
 use crate::decimal::write_decimal;
 use crate::market::{Aggressor, Level, Nanos, Scales, Trade, TradeId};
 
@@ -13,12 +11,13 @@ use crate::market::{Aggressor, Level, Nanos, Scales, Trade, TradeId};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 
-/// Protocol times are microseconds.
-pub(crate) const NANOS_PER_MICRO: Nanos = 1_000;
-
 impl Encoder for Json {
     fn subprotocol(&self) -> &'static str {
         "tickfan.json.v1"
+    }
+
+    fn is_text(&self) -> bool {
+        true
     }
 
     fn update(&self, update: &Update<'_>, out: &mut Vec<u8>) {
@@ -86,6 +85,7 @@ impl Encoder for Json {
                 text_field("why", why.name(), out);
                 field("since", since_ns / NANOS_PER_MICRO, out);
             }
+            Payload::Stats(report) => stats(&report, out),
         }
         out.push(b'}');
     }
@@ -203,6 +203,25 @@ fn sides(bids: &[Level], asks: &[Level], scales: Scales, out: &mut Vec<u8>) {
     }
 }
 
+fn stats(report: &StatsReport, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"t\":\"stats\"");
+    field("every_ms", report.every_ms, out);
+    field("p50_us", report.p50_us, out);
+    field("p99_us", report.p99_us, out);
+    field("max_us", report.max_us, out);
+    field("sent", report.sent, out);
+    field("merged", report.merged, out);
+    field("late", report.late, out);
+    field("late_gateway", report.late_gateway, out);
+    field("late_client", report.late_client, out);
+    out.extend_from_slice(b",\"feed_age_p50_us\":");
+    if report.feed_age_p50_us < 0 {
+        out.push(b'-');
+    }
+    number(report.feed_age_p50_us.unsigned_abs(), out);
+    field("unsent_bytes", report.unsent_bytes, out);
+}
+
 fn trade(trade: &Trade, scales: Scales, out: &mut Vec<u8>) {
     out.push(b'[');
     number(trade.te_ns / NANOS_PER_MICRO, out);
@@ -229,87 +248,9 @@ fn trade(trade: &Trade, scales: Scales, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// A data frame as a client reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Frame {
-    /// The running number.
-    pub n: u64,
-    /// The send time in microseconds.
-    pub ts: u64,
-    /// Indices of the updates over their budget.
-    #[serde(default)]
-    pub late: Vec<u16>,
-    /// The worst overrun in microseconds.
-    #[serde(default)]
-    pub late_us: u64,
-    /// The updates.
-    pub u: Vec<Received>,
-}
-
-/// A level as text: price and quantity.
-pub type TextLevel = (String, String);
-
-/// An update as a client reads it; prices and quantities stay text, times are microseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "t", rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the fields are those of the protocol, under their own names")]
-pub enum Received {
-    /// A whole book.
-    Image {
-        v: Option<u32>,
-        e: u32,
-        s: u64,
-        q: Option<u64>,
-        te: Option<u64>,
-        tr: Option<u64>,
-        state: String,
-        b: Vec<TextLevel>,
-        a: Vec<TextLevel>,
-        trusted: Option<(usize, usize)>,
-    },
-    /// A change of a book.
-    Delta {
-        v: Option<u32>,
-        s: u64,
-        p: u64,
-        q: Option<u64>,
-        te: Option<u64>,
-        tr: Option<u64>,
-        to: Option<u64>,
-        b: Vec<TextLevel>,
-        a: Vec<TextLevel>,
-    },
-    /// The best bid and offer.
-    Bbo {
-        v: Option<u32>,
-        s: u64,
-        q: Option<u64>,
-        te: Option<u64>,
-        tr: Option<u64>,
-        to: Option<u64>,
-        b: Option<TextLevel>,
-        a: Option<TextLevel>,
-    },
-    /// Trades: time, price, quantity, aggressor, id.
-    Trades {
-        v: Option<u32>,
-        s: u64,
-        p: u64,
-        #[serde(default)]
-        lost: u64,
-        tr: Option<u64>,
-        to: Option<u64>,
-        x: Vec<(u64, String, String, String, String)>,
-    },
-    /// A change of state.
-    State { v: Option<u32>, e: u32, state: String, why: String, since: u64 },
-    /// A kind that this version does not know.
-    #[serde(other)]
-    Unknown,
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{Frame, Received};
     use super::*;
     use crate::market::{Px, Qty, State, Why};
 
@@ -376,7 +317,7 @@ mod tests {
     #[test]
     fn a_frame_reads_back() {
         let mut frame = Vec::new();
-        let head = FrameHead { n: 812, ts_ns: 5_000, late: &[0], late_ns: 2_100_001 };
+        let head = FrameHead { n: 812, ts_ns: 5_000, count: 2, late: &[0], late_ns: 2_100_001 };
         Json.frame_head(&head, &mut frame);
         frame.extend_from_slice(
             encoded(HEAD, Payload::Delta { bids: &[level(1, 0)], asks: &[] }).as_bytes(),
