@@ -15,8 +15,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tickfan_core::wire::Encoder;
-use tickfan_core::wire::json::Json;
+use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::ErrorCode;
 use tickfan_core::ws;
 
@@ -32,13 +31,16 @@ const OVERLOADED: u16 = 4102;
 
 const RETRY_AFTER_MS: u32 = 1_000;
 
+/// What the shards can send.
+const SERVED: [Encoding; 1] = [Encoding::Json];
+
 /// A key is 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
 /// Upgrades the request, or says why not.
 pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer {
-    let subprotocol = match check(&request) {
-        Ok(subprotocol) => subprotocol,
+    let chosen = match check(&request) {
+        Ok(chosen) => chosen,
         Err(refusal) => return *refusal,
     };
     if door.least_loaded().is_none() {
@@ -58,8 +60,9 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
     });
     let (parts, _) = upgraded.into_parts();
     let mut answer = Response::from_parts(parts, Full::<Bytes>::default());
-    if let Some(subprotocol) = subprotocol {
-        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    if let Some(encoding) = chosen {
+        let subprotocol = HeaderValue::from_static(encoding.subprotocol());
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     answer
 }
@@ -92,8 +95,9 @@ fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded) {
     }
 }
 
-/// Holds the request against RFC 6455 §4.2.1; gives the subprotocol to be echoed, if any.
-fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer>> {
+/// Holds the request against RFC 6455 §4.2.1; gives the encoding whose subprotocol is to be echoed,
+/// if any.
+fn check(request: &Request<Incoming>) -> Result<Option<Encoding>, Box<Answer>> {
     let headers = request.headers();
     let refuse = |message: &str| Err(Box::new(refuse(StatusCode::BAD_REQUEST, message)));
     if request.version() != Version::HTTP_11 {
@@ -130,20 +134,31 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
     if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return refuse("Sec-WebSocket-Key is not 16 bytes in base64");
     }
+    negotiate(headers, &SERVED).or_else(|message| refuse(&message))
+}
+
+/// The encoding that the client wants most of those that are served; `None` if it does not ask.
+/// Otherwise the words that tell it what it could have asked for.
+fn negotiate(headers: &HeaderMap, served: &[Encoding]) -> Result<Option<Encoding>, String> {
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Ok(None);
     }
-    let ours = Json.subprotocol();
-    if headers
+    // §4.1: in the order of the client's preference, over one header or several. Names are compared
+    // as they are written.
+    let wanted = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|offered| offered.trim() == ours)
-    {
-        return Ok(Some(ours));
+        .filter_map(|offered| Encoding::from_subprotocol(offered.trim()))
+        .find(|encoding| served.contains(encoding));
+    match wanted {
+        Some(encoding) => Ok(Some(encoding)),
+        None => {
+            let names: Vec<_> = served.iter().map(|encoding| encoding.subprotocol()).collect();
+            Err(format!("no subprotocol on offer is known; known is {}", names.join(", ")))
+        }
     }
-    refuse("no subprotocol on offer is known; known is tickfan.json.v1")
 }
 
 fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
@@ -157,4 +172,56 @@ fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
 
 fn refuse(status: StatusCode, message: &str) -> Answer {
     http::error(status, ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of these headers, one value each.
+    fn negotiated(offers: &[&'static str]) -> Result<Option<Encoding>, String> {
+        let mut headers = HeaderMap::new();
+        for offer in offers {
+            headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer));
+        }
+        negotiate(&headers, &Encoding::ALL)
+    }
+
+    #[test]
+    fn the_first_offered_that_is_known_wins() {
+        let (json, binary) = (Ok(Some(Encoding::Json)), Ok(Some(Encoding::Binary)));
+        for (offers, expected) in [
+            (&[][..], Ok(None)),
+            (&["tickfan.json.v1"], json.clone()),
+            (&["tickfan.bin.v1"], binary.clone()),
+            (&["tickfan.json.v1, tickfan.bin.v1"], json.clone()),
+            (&["tickfan.bin.v1,tickfan.json.v1"], binary.clone()),
+            (&["graphql-ws ,\ttickfan.bin.v1 , tickfan.json.v1"], binary.clone()),
+            (&["graphql-ws", "tickfan.bin.v1", "tickfan.json.v1"], binary),
+            (&["tickfan.bin.v2, tickfan.json.v1"], json.clone()),
+            (&["", ",,", "tickfan.json.v1,"], json),
+        ] {
+            assert_eq!(negotiated(offers), expected, "{offers:?}");
+        }
+    }
+
+    #[test]
+    fn who_offers_only_what_is_unknown_is_told_what_is_known() {
+        for offers in [
+            &[""][..],
+            &["graphql-ws"],
+            &["tickfan.bin.v2"],
+            &["TICKFAN.BIN.V1"],
+            &["tickfan.bin.v1 tickfan.json.v1"],
+            &["xtickfan.json.v1", "tickfan.json.v11"],
+        ] {
+            let words =
+                "no subprotocol on offer is known; known is tickfan.json.v1, tickfan.bin.v1";
+            assert_eq!(negotiated(offers), Err(words.to_owned()), "{offers:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("tickfan.bin.v1"));
+        let words = "no subprotocol on offer is known; known is tickfan.json.v1";
+        assert_eq!(negotiate(&headers, &[Encoding::Json]), Err(words.to_owned()));
+    }
 }
