@@ -1,6 +1,8 @@
 //! The golden frames: both encoders write exactly these bytes, and what is read back from either
 //! encoding is the same.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use tickfan_core::market::{Aggressor, Level, Nanos, Px, Qty, Scales, State, Trade, TradeId, Why};
 use tickfan_core::wire::binary::{Binary, Content, Malformed, RawFrame, Record};
 use tickfan_core::wire::json::Json;
@@ -78,8 +80,11 @@ fn check(golden: &Golden, head: FrameHead<'_>, updates: &[Update<'_>]) {
     if let Some(at) = (0..bytes.len()).find(|at| bytes[*at] != golden.bytes[*at]) {
         panic!("{name}: byte {at} is {:#04x} instead of {:#04x}", bytes[at], golden.bytes[at]);
     }
+    let value: serde_json::Value = serde_json::from_str(golden.json).unwrap();
+    let frame: Frame = serde_json::from_str(golden.json).unwrap();
+    assert_eq!(serde_json::to_value(&frame.u).unwrap(), value["u"], "{name}: written as read");
     let read = RawFrame::read(&golden.bytes).and_then(|frame| frame.received()).unwrap();
-    assert_eq!(read, as_binary_says_it(serde_json::from_str(golden.json).unwrap()), "{name}");
+    assert_eq!(read, as_binary_says_it(frame), "{name}");
 }
 
 /// A frame without what is in its JSON only.
