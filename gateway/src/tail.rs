@@ -26,8 +26,9 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use tickfan_core::market::{Channel, Nanos};
 use tickfan_core::view::{BudgetClass, Depth};
-use tickfan_core::wire::Received;
+use tickfan_core::wire::binary::RawFrame;
 use tickfan_core::wire::message::{self, Control, Op, Subscribe, SubscribedView};
+use tickfan_core::wire::{Encoding, Received};
 use tokio::net::TcpStream;
 use tokio::time;
 
@@ -65,12 +66,21 @@ pub struct TailOptions {
     /// Print the updates as they came, one JSON object a line, with the symbol added
     #[arg(long)]
     pub json: bool,
+    /// Ask for the updates in binary (tickfan.bin.v1); they are printed as ever
+    #[arg(long)]
+    pub binary: bool,
     /// Stop after this many updates
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// The stream of the gateway
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
     pub url: String,
+}
+
+impl TailOptions {
+    const fn encoding(&self) -> Encoding {
+        if self.binary { Encoding::Binary } else { Encoding::Json }
+    }
 }
 
 fn parse_channel(name: &str) -> Result<Channel, String> {
@@ -108,6 +118,8 @@ enum TailError {
         "BROKEN CHAIN in {symbol}: {broken}. This is a fault of the gateway; it was told by: {text}"
     )]
     Broken { symbol: String, broken: Broken, text: String },
+    #[error("the gateway sent updates in {came}, though it was asked for {asked}")]
+    Encoding { asked: &'static str, came: &'static str },
     #[error("the gateway sent what is not of protocol 1 ({cause}): {text}")]
     NotUnderstood { cause: String, text: String },
     #[error("cannot write: {0}")]
@@ -141,7 +153,7 @@ async fn follow(
     out: &mut impl Write,
     notes: &mut impl Write,
 ) -> Result<(), TailError> {
-    let mut stream = connect(&options.url).await?;
+    let mut stream = connect(&options.url, options.encoding()).await?;
     let subscribe = Op::Subscribe(Subscribe {
         channel: options.channel,
         symbols: options.symbols.clone(),
@@ -157,6 +169,7 @@ async fn follow(
         clock: Clock::start(),
         mirror: Mirror::default(),
         json: options.json,
+        encoding: options.encoding(),
         left: options.count,
     };
     while tail.left != Some(0) {
@@ -164,7 +177,11 @@ async fn follow(
         match frame.opcode {
             OpCode::Text => {
                 let text = String::from_utf8_lossy(&frame.payload);
-                tail.message(&text, out, notes)?;
+                tail.text(&text, out, notes)?;
+                out.flush()?;
+            }
+            OpCode::Binary => {
+                tail.binary(&frame.payload, out)?;
                 out.flush()?;
             }
             OpCode::Close => return Err(closed(&frame.payload)),
@@ -176,7 +193,7 @@ async fn follow(
     Ok(())
 }
 
-async fn connect(url: &str) -> Result<Stream, TailError> {
+async fn connect(url: &str, encoding: Encoding) -> Result<Stream, TailError> {
     let no_url = || TailError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| no_url())?;
     let (Some("ws"), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -193,7 +210,7 @@ async fn connect(url: &str) -> Result<Stream, TailError> {
         .header(CONNECTION, "upgrade")
         .header(SEC_WEBSOCKET_KEY, handshake::generate_key())
         .header(SEC_WEBSOCKET_VERSION, "13")
-        .header(SEC_WEBSOCKET_PROTOCOL, "tickfan.json.v1")
+        .header(SEC_WEBSOCKET_PROTOCOL, encoding.subprotocol())
         .body(Empty::<Bytes>::new())
         .map_err(|_| no_url())?;
 
@@ -248,12 +265,14 @@ struct Tail {
     clock: Clock,
     mirror: Mirror,
     json: bool,
+    /// What was asked for.
+    encoding: Encoding,
     /// Updates still to be printed, if they are counted.
     left: Option<u64>,
 }
 
 impl Tail {
-    fn message(
+    fn text(
         &mut self,
         text: &str,
         out: &mut impl Write,
@@ -265,32 +284,70 @@ impl Tail {
             // A control message of a kind that we do not know is to be ignored.
             return Control::parse(text).map_or(Ok(()), |control| self.control(control, notes));
         };
-        self.mirror.frame(n).map_err(|broken| fault("the connection", broken, text))?;
+        self.frame(Encoding::Json, n, text)?;
         for (index, raw) in frame.u.iter().enumerate() {
             let update: Received = serde_json::from_str(raw.get())
                 .map_err(|error| not_understood(error, raw.get()))?;
-            let applied = self.mirror.update(&update).map_err(|broken| {
-                let view = view_of(&update).and_then(|view| self.mirror.view(view));
-                fault(view.map_or("an unknown view", |view| &view.symbol), broken, raw.get())
-            })?;
-            let Some(applied) = applied else { continue };
-            let Some(view) = self.mirror.view(applied.view) else { continue };
-            if self.json {
-                // The update is an object: the symbol becomes its first member.
-                let symbol = Value::from(view.symbol.as_str());
-                writeln!(out, "{{\"symbol\":{symbol},{}", &raw.get()[1..])?;
-            } else {
-                let late = frame.late.contains(&index);
-                let now_us = (self.clock.now() / NANOS_PER_MICRO) as i64;
-                let line = Line { ts_us: frame.ts, now_us, view, update: &update, applied, late };
-                writeln!(out, "{}", line.text())?;
+            let late = frame.late.contains(&index);
+            self.update(&update, raw.get(), frame.ts, late, out)?;
+            if self.left == Some(0) {
+                break;
             }
-            if let Some(left) = &mut self.left {
-                *left -= 1;
-                if *left == 0 {
-                    break;
-                }
+        }
+        Ok(())
+    }
+
+    fn binary(&mut self, bytes: &[u8], out: &mut impl Write) -> Result<(), TailError> {
+        let text = format!("a binary message of {} bytes", bytes.len());
+        let frame = RawFrame::read(bytes).map_err(|error| not_understood(error, &text))?;
+        self.frame(Encoding::Binary, frame.n, &text)?;
+        for (index, record) in frame.records().enumerate() {
+            let update = record.map_err(|error| not_understood(error, &text))?.received();
+            let late = frame.late >> index & 1 == 1;
+            let told = serde_json::to_string(&update).map_err(|e| not_understood(e, &text))?;
+            self.update(&update, &told, frame.ts_ns / NANOS_PER_MICRO, late, out)?;
+            if self.left == Some(0) {
+                break;
             }
+        }
+        Ok(())
+    }
+
+    /// A data frame begins.
+    fn frame(&mut self, came: Encoding, n: u64, text: &str) -> Result<(), TailError> {
+        if came != self.encoding {
+            let asked = self.encoding.subprotocol();
+            return Err(TailError::Encoding { asked, came: came.subprotocol() });
+        }
+        self.mirror.frame(n).map_err(|broken| fault("the connection", broken, text))
+    }
+
+    /// An update of a frame, which is this JSON object in the words of the protocol.
+    fn update(
+        &mut self,
+        update: &Received,
+        raw: &str,
+        ts_us: u64,
+        late: bool,
+        out: &mut impl Write,
+    ) -> Result<(), TailError> {
+        let applied = self.mirror.update(update).map_err(|broken| {
+            let view = view_of(update).and_then(|view| self.mirror.view(view));
+            fault(view.map_or("an unknown view", |view| &view.symbol), broken, raw)
+        })?;
+        let Some(applied) = applied else { return Ok(()) };
+        let Some(view) = self.mirror.view(applied.view) else { return Ok(()) };
+        if self.json {
+            // The update is an object: the symbol becomes its first member.
+            let symbol = Value::from(view.symbol.as_str());
+            writeln!(out, "{{\"symbol\":{symbol},{}", &raw[1..])?;
+        } else {
+            let now_us = (self.clock.now() / NANOS_PER_MICRO) as i64;
+            let line = Line { ts_us, now_us, view, update, applied, late };
+            writeln!(out, "{}", line.text())?;
+        }
+        if let Some(left) = &mut self.left {
+            *left -= 1;
         }
         Ok(())
     }
@@ -327,7 +384,7 @@ fn fault(symbol: &str, broken: Broken, text: &str) -> TailError {
     TailError::Broken { symbol: symbol.to_owned(), broken, text: text.to_owned() }
 }
 
-fn not_understood(error: serde_json::Error, text: &str) -> TailError {
+fn not_understood(error: impl std::error::Error, text: &str) -> TailError {
     TailError::NotUnderstood { cause: error.to_string(), text: text.to_owned() }
 }
 
@@ -447,8 +504,11 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use tickfan_core::market::{Level, Px, Qty, Scales, State, Why};
+    use tickfan_core::wire::{FrameHead, Head, Payload as Wire, StatsReport, Update};
     use tokio_tungstenite::tungstenite;
     use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::handshake::server;
     use tokio_tungstenite::tungstenite::protocol::CloseFrame;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -478,10 +538,16 @@ mod tests {
         notes: String,
         /// What the gateway was asked.
         asked: String,
+        /// The subprotocol that it was asked for.
+        offered: String,
     }
 
     /// What `tail` does with a gateway that says all this and then closes.
     async fn tail(says: &[&str], change: impl FnOnce(&mut TailOptions)) -> Told {
+        tail_of(says.iter().map(|text| Message::text(*text)).collect(), change).await
+    }
+
+    async fn tail_of(says: Vec<Message>, change: impl FnOnce(&mut TailOptions)) -> Told {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut options = TailOptions {
             symbols: vec!["sim:A".to_owned()],
@@ -489,30 +555,39 @@ mod tests {
             depth: Depth::Levels(10),
             budget_ms: 50,
             json: false,
+            binary: false,
             count: None,
             url: format!("ws://{}", listener.local_addr().unwrap()),
         };
         change(&mut options);
-        let says: Vec<String> = says.iter().map(|text| (*text).to_owned()).collect();
         let gateway = thread::spawn(move || {
-            let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+            let mut offered = String::new();
+            let callback = |request: &server::Request, answer| {
+                let value = &request.headers()["sec-websocket-protocol"];
+                offered = value.to_str().unwrap().to_owned();
+                Ok(answer)
+            };
+            let stream = listener.accept().unwrap().0;
+            let mut socket = tungstenite::accept_hdr(stream, callback).unwrap();
             let asked = socket.read().unwrap().into_text().unwrap().to_string();
-            for text in says {
+            for message in says {
                 // A client that has seen enough is gone.
-                let _ = socket.send(Message::text(text));
+                let _ = socket.send(message);
             }
             let code = CloseCode::Restart;
             let _ = socket.close(Some(CloseFrame { code, reason: "deploy".into() }));
             while socket.read().is_ok() {}
-            asked
+            (asked, offered)
         });
         let (mut out, mut notes) = (Vec::new(), Vec::new());
         let ended = follow(&options, &mut out, &mut notes).await;
+        let (asked, offered) = gateway.join().unwrap();
         Told {
             ended: ended.map_err(|error| error.to_string()),
             out: String::from_utf8(out).unwrap(),
             notes: String::from_utf8(notes).unwrap(),
-            asked: gateway.join().unwrap(),
+            asked,
+            offered,
         }
     }
 
@@ -551,6 +626,93 @@ mod tests {
         assert_eq!(told.out, expected);
     }
 
+    /// A frame as a gateway encodes it.
+    fn encoded(encoding: Encoding, n: u64, updates: &[Update<'_>]) -> Message {
+        let encoder = encoding.encoder();
+        let mut bytes = Vec::new();
+        let (ts_ns, late_ns) = (3_661_000_002_000, 9_000);
+        let head = FrameHead { n, ts_ns, count: updates.len(), late: &[1], late_ns };
+        encoder.frame_head(&head, &mut bytes);
+        for (i, update) in updates.iter().enumerate() {
+            if i > 0 {
+                bytes.extend_from_slice(encoder.separator());
+            }
+            encoder.update(update, &mut bytes);
+        }
+        bytes.extend_from_slice(encoder.frame_tail());
+        if encoder.is_text() {
+            Message::text(String::from_utf8(bytes).unwrap())
+        } else {
+            Message::binary(bytes)
+        }
+    }
+
+    /// Two frames about the view of [`ACK`].
+    fn told_in(encoding: Encoding) -> Vec<Message> {
+        let level = |px, qty| Level { px: Px(px), qty: Qty(qty) };
+        let head = Head {
+            view: Some(3),
+            state: State::Live,
+            epoch: 17,
+            s: 1040,
+            q: Some(1),
+            scales: Scales { px: 2, qty: 8 },
+            ..Head::NONE
+        };
+        let bids = [level(10_000, 100_000_000), level(9_900, 1)];
+        let image = Wire::Image { bids: &bids, asks: &[], trusted: [None, Some(0)] };
+        let gone = [level(10_000, 0)];
+        let delta = Wire::Delta { bids: &gone, asks: &[level(10_050, 5)] };
+        let state = Wire::State { why: Why::VenueSilent, since_ns: 1_000 };
+        vec![
+            Message::text(ACK),
+            encoded(
+                encoding,
+                1,
+                &[Update { head, payload: image }, Update::stats(StatsReport::default())],
+            ),
+            encoded(
+                encoding,
+                2,
+                &[
+                    Update { head: Head { s: 1047, p: 1040, ..head }, payload: delta },
+                    Update { head: Head { state: State::Stale, ..head }, payload: state },
+                ],
+            ),
+        ]
+    }
+
+    #[tokio::test]
+    async fn prints_the_same_of_both_encodings() {
+        for json in [false, true] {
+            let text = tail_of(told_in(Encoding::Json), |options| options.json = json).await;
+            let binary = tail_of(told_in(Encoding::Binary), |options| {
+                (options.json, options.binary) = (json, true);
+            })
+            .await;
+            assert_eq!(text.offered, "tickfan.json.v1");
+            assert_eq!(binary.offered, "tickfan.bin.v1");
+            assert_eq!(text.out.lines().count(), 3, "{}", text.out);
+            assert_eq!(binary.out, text.out);
+            assert_eq!(binary.ended, text.ended);
+        }
+    }
+
+    #[tokio::test]
+    async fn holds_a_gateway_to_the_encoding_that_was_asked_for() {
+        let ended = tail_of(told_in(Encoding::Json), |options| options.binary = true).await.ended;
+        let expected = "the gateway sent updates in tickfan.json.v1, though it was asked for \
+                        tickfan.bin.v1";
+        assert_eq!(ended, Err(expected.to_owned()));
+        let ended = tail_of(told_in(Encoding::Binary), |_| {}).await.ended.unwrap_err();
+        assert!(ended.starts_with("the gateway sent updates in tickfan.bin.v1"), "{ended}");
+        let cut = vec![Message::text(ACK), Message::binary(&b"TF\x01"[..])];
+        let ended = tail_of(cut, |options| options.binary = true).await.ended;
+        let expected = "the gateway sent what is not of protocol 1 (a frame begins with 32 bytes; \
+                        3 came): a binary message of 3 bytes";
+        assert_eq!(ended, Err(expected.to_owned()));
+    }
+
     #[tokio::test]
     async fn ends_with_words_for_what_went_wrong() {
         let refused = r#"{"type":"subscribed","results":[{"symbol":"sim:NOPE","ok":false,
@@ -584,7 +746,7 @@ mod tests {
             ("127.0.0.1:8080", "\"127.0.0.1:8080\" is no URL of a gateway"),
             ("ws:///v1/stream", "\"ws:///v1/stream\" is no URL of a gateway"),
         ] {
-            let error = connect(url).await.err().unwrap().to_string();
+            let error = connect(url, Encoding::Json).await.err().unwrap().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

@@ -244,62 +244,93 @@ pub type TextLevel = (String, String);
 pub type TextTrade = (u64, String, String, String, String);
 
 /// An update as a client reads it; prices and quantities stay text, times are microseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "t", rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the fields are those of the protocol, under their own names")]
 pub enum Received {
     /// A whole book.
     Image {
+        #[serde(skip_serializing_if = "Option::is_none")]
         v: Option<u32>,
         e: u32,
         s: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
         q: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         te: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         tr: Option<u64>,
         state: String,
         b: Vec<TextLevel>,
         a: Vec<TextLevel>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         trusted: Option<(usize, usize)>,
     },
     /// A change of a book.
     Delta {
+        #[serde(skip_serializing_if = "Option::is_none")]
         v: Option<u32>,
         s: u64,
         p: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
         q: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         te: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         tr: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         to: Option<u64>,
         b: Vec<TextLevel>,
         a: Vec<TextLevel>,
     },
     /// The best bid and offer.
     Bbo {
+        #[serde(skip_serializing_if = "Option::is_none")]
         v: Option<u32>,
         s: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
         q: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         te: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         tr: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         to: Option<u64>,
         b: Option<TextLevel>,
         a: Option<TextLevel>,
     },
     /// Trades.
     Trades {
+        #[serde(skip_serializing_if = "Option::is_none")]
         v: Option<u32>,
         s: u64,
         p: u64,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_zero")]
         lost: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
         tr: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         to: Option<u64>,
         x: Vec<TextTrade>,
     },
     /// A change of state.
-    State { v: Option<u32>, e: u32, state: String, why: String, since: u64 },
+    State {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        v: Option<u32>,
+        e: u32,
+        state: String,
+        why: String,
+        since: u64,
+    },
     /// How the connection is served.
     Stats(StatsReport),
     /// A kind that this version does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// As the protocol leaves out what is not there.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

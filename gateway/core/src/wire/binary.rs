@@ -730,3 +730,190 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes_at(bytes, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::market::Why;
+
+    const LEVEL: Level = Level { px: Px(1), qty: Qty(2) };
+
+    fn frame(count: usize, updates: &[Payload<'_>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        Binary.frame_head(&FrameHead { n: 1, ts_ns: 2, count, late: &[], late_ns: 0 }, &mut out);
+        for payload in updates {
+            Binary.update(&Update { head: Head::NONE, payload: *payload }, &mut out);
+        }
+        out
+    }
+
+    fn read(bytes: &[u8]) -> Result<Frame, Malformed> {
+        RawFrame::read(bytes)?.received()
+    }
+
+    /// What comes of a frame of one update when some of its bytes are others.
+    fn changed(payload: Payload<'_>, at: usize, others: &[u8]) -> Malformed {
+        let mut bytes = frame(1, &[payload]);
+        bytes[at..at + others.len()].copy_from_slice(others);
+        read(&bytes).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_was_expected() {
+        let bbo = Payload::Bbo { bid: Some(LEVEL), ask: Some(LEVEL) };
+        let delta = Payload::Delta { bids: &[LEVEL, LEVEL], asks: &[] };
+        let trades = Payload::Trades { trades: &[], lost: 1 };
+        let state = Payload::State { why: Why::Synced, since_ns: 1 };
+        let stats = Payload::Stats(StatsReport::default());
+        // Where the head of the first update and its content begin.
+        let (head, content) = (FRAME_HEAD_BYTES, FRAME_HEAD_BYTES + RECORD_HEAD_BYTES);
+        for (malformed, words) in [
+            (read(&[]).unwrap_err(), "a frame begins with 32 bytes; 0 came"),
+            (changed(bbo, 0, b"{\""), "a frame begins with the number 0x4654; 0x227b came"),
+            (changed(bbo, 2, &[2]), "expected version 1 of the frame; version 2 came"),
+            (changed(bbo, 4, &[65]), "a frame has at most 64 updates; this one says 65"),
+            (read(&frame(1, &[])).unwrap_err(), "update 0 begins with 64 bytes; 0 are left"),
+            (read(&frame(2, &[bbo])[..]).unwrap_err(), "update 1 begins with 64 bytes; 0 are left"),
+            (
+                read(&frame(1, &[bbo, bbo])).unwrap_err(),
+                "the frame ends with its last update; 112 bytes follow",
+            ),
+            (
+                changed(bbo, head, &[60]),
+                "the length of update 0 is at least 64 and a multiple of 8; 60 came",
+            ),
+            (
+                changed(bbo, head, &[111]),
+                "the length of update 0 is at least 64 and a multiple of 8; 111 came",
+            ),
+            (changed(bbo, head, &[120]), "update 0 is 120 bytes long; 112 are left"),
+            (changed(bbo, head + 5, &[7]), "a state is a number below 7; 7 came in update 0"),
+            (changed(bbo, head + 6, &[2, 15]), "a scale is at most 18; 31 came in update 0"),
+            (
+                changed(bbo, content, &[3]),
+                "what update 0 says it holds takes 144 bytes; its length is 112",
+            ),
+            (
+                changed(bbo, content, &[0xff; 8]),
+                "what update 0 says it holds takes 137438953520 bytes; its length is 112",
+            ),
+            (
+                changed(delta, head + 4, &[BBO]),
+                "a side of a best bid and offer has at most one level; 2 came in update 0",
+            ),
+            (
+                changed(trades, content, &[1]),
+                "what update 0 says it holds takes 112 bytes; its length is 72",
+            ),
+            (
+                changed(state, content + 8, &[200]),
+                "what update 0 says it holds takes 280 bytes; its length is 88",
+            ),
+            (
+                changed(state, content + 8, &[0xff; 4]),
+                "what update 0 says it holds takes 4294967376 bytes; its length is 88",
+            ),
+            (
+                changed(state, content + 12, &[0xff]),
+                "the reason of a state is UTF-8; that of update 0 is not",
+            ),
+            (
+                changed(stats, head + 4, &[IMAGE]),
+                "what update 0 says it holds takes 80 bytes; its length is 160",
+            ),
+        ] {
+            assert_eq!(malformed.to_string(), words);
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_future_is_passed_over() {
+        let mut bytes = frame(2, &[Payload::Bbo { bid: None, ask: None }; 2]);
+        // An unknown kind, in a state and with flags that only its version knows.
+        bytes[FRAME_HEAD_BYTES + 4..FRAME_HEAD_BYTES + 8].fill(0xff);
+        let read = read(&bytes).unwrap();
+        assert_eq!(read.u[0], Received::Unknown);
+        assert!(matches!(read.u[1], Received::Bbo { b: None, a: None, .. }));
+    }
+
+    #[test]
+    fn a_loss_that_does_not_fit_is_told_by_the_numbers() {
+        let lost = u64::from(u32::MAX) + 1;
+        let head = Head { s: lost + 5, p: 5, ..Head::NONE };
+        let mut bytes = frame(1, &[]);
+        Binary.update(&Update { head, payload: Payload::Trades { trades: &[], lost } }, &mut bytes);
+        let read = read(&bytes).unwrap();
+        assert!(matches!(read.u[0], Received::Trades { lost: told, .. } if told == lost));
+    }
+
+    #[test]
+    fn every_update_leaves_the_next_one_aligned() {
+        for why in Why::ALL {
+            let bytes = frame(1, &[Payload::State { why: *why, since_ns: 1 }]);
+            assert_eq!(bytes.len() % ALIGNMENT, 0, "{}", why.name());
+        }
+        for levels in [&[][..], &[LEVEL], &[LEVEL; 3]] {
+            let image = Payload::Image { bids: levels, asks: &[], trusted: [None, None] };
+            assert_eq!(frame(1, &[image]).len() % ALIGNMENT, 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = read(&bytes);
+        }
+
+        /// Behind a good head, whatever may come is read as far as it goes.
+        #[test]
+        fn no_records_panic(
+            count in 0usize..=64,
+            kind in 0u8..8,
+            length in 0u32..40,
+            bytes in proptest::collection::vec(any::<u8>(), 64..512),
+        ) {
+            let mut frame = frame(count, &[]);
+            frame.extend_from_slice(&bytes);
+            frame[FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + 4]
+                .copy_from_slice(&(64 + length * 8).to_le_bytes());
+            frame[FRAME_HEAD_BYTES + 4] = kind;
+            let _ = read(&frame);
+        }
+
+        #[test]
+        fn books_read_back(
+            bids in proptest::collection::vec((any::<i64>(), any::<i64>()), 0..20),
+            asks in proptest::collection::vec((any::<i64>(), any::<i64>()), 0..20),
+            trusted in any::<[Option<u16>; 2]>(),
+            scales in (0..=SCALE_MAX, 0..=SCALE_MAX),
+            (view, epoch, s, q) in any::<(u32, u32, u64, Option<u64>)>(),
+        ) {
+            let levels = |side: &[(i64, i64)]| -> Vec<Level> {
+                side.iter().map(|(px, qty)| Level { px: Px(*px), qty: Qty(*qty) }).collect()
+            };
+            let (bids, asks) = (levels(&bids), levels(&asks));
+            let trusted = trusted.map(|side| side.map(usize::from));
+            let head = Head {
+                view: (view != 0).then_some(view),
+                epoch,
+                s,
+                q,
+                scales: Scales { px: scales.0, qty: scales.1 },
+                ..Head::NONE
+            };
+            let mut bytes = frame(1, &[]);
+            let payload = Payload::Image { bids: &bids, asks: &asks, trusted };
+            Binary.update(&Update { head, payload }, &mut bytes);
+            let record = RawFrame::read(&bytes).unwrap().records().next().unwrap().unwrap();
+            prop_assert_eq!(record.head, head);
+            let Content::Image { bids: b, asks: a, trusted: t } = record.content else {
+                return Err(TestCaseError::fail("not an image"));
+            };
+            prop_assert_eq!(b.iter().collect::<Vec<_>>(), bids);
+            prop_assert_eq!(a.iter().collect::<Vec<_>>(), asks);
+            prop_assert_eq!(t, trusted);
+        }
+    }
+}
