@@ -225,6 +225,23 @@ pub const SHARD_COMMANDS_MAX: usize = 4_096;
 /// Connections in all.
 pub const CONNECTIONS_MAX: usize = 100_000;
 
+/// Memory of an idle connection without its subscriptions: connection, seat, socket, and the timer
+/// that pings it. With [`SUBSCRIPTION_BYTES`], ten subscriptions make 0.59 KiB. Tables grow by
+/// doubling; what lies beyond their end was never touched, and so is not resident.
+pub const CONNECTION_BYTES: usize = 240;
+
+/// Memory of one subscription: its place in the seat, and the lane's way back to it.
+pub const SUBSCRIPTION_BYTES: usize = 24 + 12;
+
+/// Memory of a lane that is not busy, whatever the number of its subscribers. Its log comes on top,
+/// and its whole, per encoding in use: each within [`LOG_BYTES_MAX`] or the size of an image.
+pub const LANE_BYTES: usize = 2 << 10;
+
+/// What a blocked connection may hold beyond an idle one: the rest of one send with the update that
+/// exceeded it, one answer and what one read brought.
+pub const BLOCKED_BYTES_MAX: usize =
+    SEND_BYTES + BODY_BYTES_SHARED + SEND_BYTES + READ_BYTES_PER_TURN;
+
 // --- The door and the admin listener.
 
 /// Connections that have not finished their request.

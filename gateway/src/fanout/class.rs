@@ -13,6 +13,9 @@ use super::seat::{Seat, Standing, pace_ns};
 use super::table::{LaneKey, SeatKey, Table};
 use crate::stats::{Counter, Latency, Stats};
 
+/// Places that an empty queue keeps.
+const QUEUE_KEPT: usize = 1 << 10;
+
 /// One budget class.
 #[derive(Debug)]
 struct Class {
@@ -160,10 +163,15 @@ impl Class {
 /// Takes the first of a queue if it is due.
 fn take_due<K: Copy>(queue: &mut VecDeque<(Nanos, K)>, now: Nanos) -> Option<(Nanos, K)> {
     let first = *queue.front()?;
-    (first.0 <= now).then(|| {
-        queue.pop_front();
-        first
-    })
+    if first.0 > now {
+        return None;
+    }
+    queue.pop_front();
+    if queue.is_empty() && queue.capacity() > QUEUE_KEPT {
+        // A burst is over: what it took is not kept for the next.
+        *queue = VecDeque::new();
+    }
+    Some(first)
 }
 
 /// When a seat must be sent to. A deadline that was missed is missed: the next is a budget later, so
