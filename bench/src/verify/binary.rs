@@ -122,7 +122,7 @@ fn record(mut fields: Fields<'_>, text: &mut String) -> Result<(), Broken> {
         _ => hold_is("q that is not known", 0, q)?,
     }
     match name {
-        "trades" => trades(&mut fields, scales, text)?,
+        "trades" => trades(&mut fields, scales, s.saturating_sub(p), text)?,
         "state" => reason(&mut fields, text)?,
         _ => book(name, &mut fields, scales, text)?,
     }
@@ -163,7 +163,12 @@ fn book(
     Ok(())
 }
 
-fn trades(fields: &mut Fields<'_>, scales: Scales, text: &mut String) -> Result<(), Broken> {
+fn trades(
+    fields: &mut Fields<'_>,
+    scales: Scales,
+    steps: u64,
+    text: &mut String,
+) -> Result<(), Broken> {
     let (count, lost) = (fields.u32()?, fields.u32()?);
     let mut trades = Vec::new();
     for _ in 0..count {
@@ -180,8 +185,10 @@ fn trades(fields: &mut Fields<'_>, scales: Scales, text: &mut String) -> Result<
         trades.push(format!(r#"[{te_us},{level},"{side}","{id}"]"#));
     }
     put(text, "x", &format!("[{}]", trades.join(",")));
-    if lost > 0 {
-        put(text, "lost", &lost.to_string());
+    match lost {
+        0 => {}
+        u32::MAX => put(text, "lost", &steps.to_string()),
+        lost => put(text, "lost", &lost.to_string()),
     }
     Ok(())
 }
