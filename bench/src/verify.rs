@@ -3,12 +3,13 @@
 //!
 //! It plays the recording as its venue, starts the gateway on it in the same process, and lets
 //! readers subscribe before the first line. The oracle shares no code with what it judges: frames are
-//! read with a general JSON parser, books are kept in plain maps, and the truth is the simulator's,
+//! read with a general JSON parser or by the protocol's page, books are kept in plain maps, and the truth is the simulator's,
 //! held against the states that come with the recording.
 
 mod number;
 mod frame;
 mod report;
+mod binary;
 mod mirror;
 mod expected;
 mod chain;
@@ -38,7 +39,7 @@ use follow::Depth;
 use progress::Progress;
 use reader::{Manners, Reader};
 use report::{Counts, Difference, Report};
-use session::{Request, Session};
+use session::{Encoding, Request, Session};
 use venue::Venue;
 use view::{Channel, Terms};
 
@@ -85,6 +86,9 @@ pub(crate) struct Verify {
     /// Leave out the line of every row of `faults.json`, one after the other.
     #[arg(long)]
     faults: bool,
+    /// Read binary frames (`tickfan.bin.v1`).
+    #[arg(long)]
+    binary: bool,
     /// One JSON object a run.
     #[arg(long)]
     json: bool,
@@ -137,6 +141,10 @@ impl Verify {
             .with_context(|| format!("there is neither {file} nor {0}/{file}", folder.display()))
     }
 
+    const fn encoding(&self) -> Encoding {
+        if self.binary { Encoding::Binary } else { Encoding::Json }
+    }
+
     fn lost_lines(&self, path: &Path) -> Result<Vec<LostLine>> {
         if !self.faults && self.drop_line.is_none() {
             return Ok(Vec::new());
@@ -158,13 +166,14 @@ impl Verify {
             }
             speed => speed,
         };
-        let (readers, difference) = play(expected, speed, loss)?;
+        let (readers, difference) = play(expected, self.encoding(), speed, loss)?;
         let report = Report {
             recording: expected.recording.name.clone(),
             speed: match speed {
                 Speed::X(times) => times.to_string(),
                 Speed::Max => "max".to_owned(),
             },
+            encoding: self.encoding(),
             drop_line,
             took_ms: began.elapsed().as_millis(),
             readers,
@@ -206,7 +215,12 @@ type News = (usize, Option<(Counts, Result<(), Box<Difference>>)>);
 type Outcome = (Vec<(String, Counts)>, Option<Box<Difference>>);
 
 /// Plays the recording once through a gateway to all readers.
-fn play(expected: &Arc<Expected>, speed: Speed, loss: Option<Loss>) -> Result<Outcome> {
+fn play(
+    expected: &Arc<Expected>,
+    encoding: Encoding,
+    speed: Speed,
+    loss: Option<Loss>,
+) -> Result<Outcome> {
     let drop_line = loss.as_ref().map(|loss| loss.line);
     let options = ReplayOptions { speed, hold: true, drop_line, ..ReplayOptions::default() };
     let venue = Venue::start(Arc::clone(&expected.recording), options)?;
@@ -224,7 +238,7 @@ fn play(expected: &Arc<Expected>, speed: Speed, loss: Option<Loss>) -> Result<Ou
         for (place, (name, manners, requests)) in cast.iter().enumerate() {
             let is_lossless = matches!(speed, Speed::X(times) if times <= LOSSLESS_SPEED_MAX);
             let may_lose = !is_lossless || *manners == Manners::Stalls;
-            let terms = Terms { loss: loss.clone(), may_lose };
+            let terms = Terms { loss: loss.clone(), may_lose, encoding };
             let reader = Reader {
                 session: Session::new(name, expected, requests, terms),
                 manners: *manners,

@@ -135,6 +135,7 @@ impl Chain {
     /// A change of a book; returns how many versions it covers.
     pub(crate) fn delta(&mut self, update: &Update<'_>, ts: u64) -> Result<u64, Broken> {
         self.flow()?;
+        self.belongs(update)?;
         let Some(held) = self.s else {
             return Err(Broken::new("a delta follows an image", "an image", "a delta"));
         };
@@ -148,6 +149,7 @@ impl Chain {
     pub(crate) fn bbo(&mut self, update: &Update<'_>, ts: u64) -> Result<u64, Broken> {
         let told = format!("{:?}", self.state);
         hold(self.state.has_whole(), "no price is sent in this state", "silence", told)?;
+        self.belongs(update)?;
         let s = needed(update.s, "s")?;
         let steps = self.s.map_or(0, |held| s.saturating_sub(held));
         self.count(s)?;
@@ -159,10 +161,21 @@ impl Chain {
     /// Trades; returns by how many the number rises.
     pub(crate) fn trades(&mut self, update: &Update<'_>, ts: u64) -> Result<u64, Broken> {
         self.flow()?;
+        self.belongs(update)?;
         let held = self.s.map_or_else(|| needed(update.p, "p"), Ok)?;
         let steps = self.step(held, update)?;
         times(update, ts)?;
         Ok(steps)
+    }
+
+    /// What an update says of its channel, where its encoding does, is what was told of it.
+    fn belongs(&self, update: &Update<'_>) -> Result<(), Broken> {
+        let rule = "an update is of the epoch and state that were told";
+        let epoch = update.e.unwrap_or(self.epoch);
+        hold(epoch == self.epoch, rule, self.epoch, epoch)?;
+        let Some(name) = update.state else { return Ok(()) };
+        let (told, state) = (format!("{:?}", self.state), State::read(Some(name))?);
+        hold(state == self.state, rule, told, format!("{state:?}"))
     }
 
     fn flow(&self) -> Result<(), Broken> {

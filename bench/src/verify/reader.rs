@@ -73,7 +73,7 @@ impl Reader<'_> {
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         let mut request = format!("ws://{gateway}/v1/stream").into_client_request()?;
-        let protocol = HeaderValue::from_static("tickfan.json.v1");
+        let protocol = HeaderValue::from_static(self.session.encoding().subprotocol());
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
         let (mut socket, _) = tungstenite::client(request, stream).context("the upgrade")?;
         for message in self.session.subscriptions() {
@@ -102,10 +102,7 @@ impl Reader<'_> {
             match socket.read() {
                 Ok(Message::Text(text)) => self.session.hear(&text)?,
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-                Ok(Message::Binary(_)) => {
-                    let broken = Broken::new("the encoding is the one chosen", "text", "binary");
-                    return Err(self.session.broken(broken, ""));
-                }
+                Ok(Message::Binary(frame)) => self.session.hear_binary(&frame)?,
                 Ok(Message::Close(frame)) => return Err(self.closed(&format!("{frame:?}"))),
                 Err(tungstenite::Error::Io(error)) if is_silence(&error) => {}
                 Err(error) => return Err(self.closed(&error.to_string())),

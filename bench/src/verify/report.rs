@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::session::Encoding;
+
 /// Characters of a message that are shown.
 const SHOWN_CHARS: usize = 4_000;
 
@@ -156,6 +158,8 @@ pub(crate) struct Report {
     pub(crate) recording: String,
     /// How fast it was played.
     pub(crate) speed: String,
+    /// In which encoding.
+    pub(crate) encoding: Encoding,
     /// The line that was left out.
     pub(crate) drop_line: Option<u64>,
     /// How long it took, milliseconds.
@@ -168,7 +172,8 @@ pub(crate) struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at speed {}", self.recording, self.speed)?;
+        let protocol = self.encoding.subprotocol();
+        write!(f, "{} at speed {} in {protocol}", self.recording, self.speed)?;
         if let Some(line) = self.drop_line {
             write!(f, ", line {line} left out")?;
         }

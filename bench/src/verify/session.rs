@@ -1,14 +1,16 @@
-//! One connection: the texts that it is sent → held against the protocol; its updates go to their
+//! One connection: what it is sent → held against the protocol; its updates go to their
 //! views.
 //!
-//! Fed by a reader on its thread with every text in order, and by the tests with frames written by
+//! Fed by a reader on its thread with every message in order, and by the tests with frames written by
 //! hand. It knows no socket and no time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 
+use super::binary::transcribe;
 use super::chain::{State, needed};
 use super::expected::Expected;
 use super::follow::Depth;
@@ -21,6 +23,27 @@ const SHARED_BYTES_MAX: usize = 64 << 10;
 
 /// Tolerance between two times that were each cut to microseconds.
 const CUT_US: u64 = 1;
+
+/// How data frames are told; control messages are text in both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Encoding {
+    /// As text.
+    #[default]
+    Json,
+    /// As fixed fields.
+    Binary,
+}
+
+impl Encoding {
+    /// What asks for it in the upgrade.
+    pub(crate) const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "tickfan.json.v1",
+            Self::Binary => "tickfan.bin.v1",
+        }
+    }
+}
 
 /// One subscription of a connection, to all symbols.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +134,11 @@ impl Session {
         self.requests.iter().enumerate().map(message).collect()
     }
 
+    /// How it wants to be told.
+    pub(crate) const fn encoding(&self) -> Encoding {
+        self.terms.encoding
+    }
+
     /// Every subscription was acknowledged.
     pub(crate) fn is_subscribed(&self) -> bool {
         self.views.len() == self.requests.len() * self.expected.symbols.len()
@@ -164,8 +192,31 @@ impl Session {
             serde_json::from_str(text).map_err(|error| self.broken(unreadable(&error), text))?;
         match envelope.control {
             Some(kind) => self.control(kind, text).map_err(|broken| self.broken(broken, text)),
-            None => self.frame(&envelope, text),
+            None => {
+                self.came_in(Encoding::Json).map_err(|broken| self.broken(broken, text))?;
+                self.frame(&envelope, text, None)
+            }
         }
+    }
+
+    /// Judges one binary message.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub(crate) fn hear_binary(&mut self, frame: &[u8]) -> Result<(), Box<Difference>> {
+        let shown = || format!("{frame:02x?}");
+        self.came_in(Encoding::Binary).map_err(|broken| self.broken(broken, &shown()))?;
+        let transcript = transcribe(frame).map_err(|broken| self.broken(broken, &shown()))?;
+        let text = &transcript.text;
+        let envelope: Envelope<'_> =
+            serde_json::from_str(text).map_err(|error| self.broken(unreadable(&error), text))?;
+        self.frame(&envelope, text, Some(&transcript.record_bytes))
+    }
+
+    fn came_in(&self, encoding: Encoding) -> Result<(), Broken> {
+        let (chosen, came) = (self.encoding(), encoding);
+        let rule = "the encoding is the one chosen";
+        hold(came == chosen, rule, chosen.subprotocol(), came.subprotocol())
     }
 
     fn control(&mut self, kind: &str, text: &str) -> Result<(), Broken> {
@@ -229,7 +280,13 @@ impl Session {
         hold(is_new, "each view has its own number", "a new one", view)
     }
 
-    fn frame(&mut self, envelope: &Envelope<'_>, text: &str) -> Result<(), Box<Difference>> {
+    /// A data frame; `record_bytes` where its updates did not come as these texts.
+    fn frame(
+        &mut self,
+        envelope: &Envelope<'_>,
+        text: &str,
+        record_bytes: Option<&[usize]>,
+    ) -> Result<(), Box<Difference>> {
         let raw = envelope.u.as_deref().unwrap_or_default();
         self.envelope(envelope, raw.len()).map_err(|broken| self.broken(broken, text))?;
         let late = envelope.late.as_deref().unwrap_or_default();
@@ -240,7 +297,8 @@ impl Session {
             let is_alone = envelope.u.as_ref().is_some_and(|updates| updates.len() == 1);
             let is_late = late.contains(&index);
             let judged = self.update(&update, is_late, &mut worst_us).and_then(|()| {
-                let is_small = update.t != "image" || raw.get().len() <= SHARED_BYTES_MAX;
+                let bytes = record_bytes.map_or(raw.get().len(), |bytes| bytes[index]);
+                let is_small = update.t != "image" || bytes <= SHARED_BYTES_MAX;
                 let rule = "an image over 64 KiB travels in a frame of its own";
                 hold(is_small || is_alone, rule, "one update", "more")
             });
@@ -249,6 +307,10 @@ impl Session {
                 let symbol = view.map_or_else(String::new, |name| self.expected.spelt(name));
                 return Err(Difference::new(&self.name, &symbol, broken, raw.get()));
             }
+        }
+        // Binary frames do not say by how much.
+        if self.encoding() == Encoding::Binary {
+            return Ok(());
         }
         let told_us = envelope.late_us.unwrap_or(0);
         let rule = "late_us is the worst overrun";
@@ -264,7 +326,8 @@ impl Session {
         self.counts.frames += 1;
         let late = envelope.late.as_deref().unwrap_or_default();
         let are_both = envelope.late.is_some() == envelope.late_us.is_some();
-        hold(are_both, "late and late_us come together", "both or none", "one")?;
+        let is_binary = self.encoding() == Encoding::Binary;
+        hold(are_both || is_binary, "late and late_us come together", "both or none", "one")?;
         let is_meant = envelope.late.is_none() || !late.is_empty();
         hold(is_meant, "late is absent when nothing is", "something late", "nothing")?;
         let is_list = late.is_sorted_by(|a, b| a < b) && late.iter().all(|index| *index < count);

@@ -9,7 +9,7 @@ use feed_sim::recording::{LostLine, Recording};
 use super::expected::{Expected, Loss, Mark};
 use super::follow::Depth;
 use super::report::Difference;
-use super::session::{Request, Session};
+use super::session::{Encoding, Request, Session};
 use super::view::{Channel, Terms};
 
 /// A recording of one Binance symbol. The book is joined at 12; the states are 10 (the bare image),
@@ -163,7 +163,7 @@ impl Gateway {
     }
 
     fn with_loss(expected: &Arc<Expected>, depth: Depth, loss: Loss) -> Self {
-        let terms = Terms { loss: Some(loss), may_lose: false };
+        let terms = Terms { loss: Some(loss), ..Terms::default() };
         Self::new(expected, Channel::Book(depth), 0, terms)
     }
 
@@ -381,7 +381,7 @@ fn a_gap_where_nothing_is_lost_is_caught() {
     gateway.says(&image(8, 1, 12, AT_12.0, AT_12.1)).unwrap();
     // The best prices of Binance do not hang on its book.
     let expected = spot();
-    let terms = Terms { loss: Some(loss(&expected, 4, 7)), may_lose: false };
+    let terms = Terms { loss: Some(loss(&expected, 4, 7)), ..Terms::default() };
     let mut gateway = Gateway::new(&expected, Channel::Bbo, 0, terms);
     is_caught(gateway.says(&state(7, "gap")), "nothing of this is lost");
 }
@@ -417,7 +417,10 @@ fn trades_come_once_in_order() {
     const FIRST: &str = r#"[5000,"11","0.1","buy","1"]"#;
     const SECOND: &str = r#"[6000,"10","0.2","sell","2"]"#;
     const THIRD: &str = r#"[7000,"11.5","0.3","buy","3"]"#;
-    let new = |may_lose| Gateway::new(&spot(), Channel::Trades, 0, Terms { loss: None, may_lose });
+    let new = |may_lose| {
+        let terms = Terms { may_lose, ..Terms::default() };
+        Gateway::new(&spot(), Channel::Trades, 0, terms)
+    };
     let some = |s, p, list: &str| trades(s, p, &format!(r#""x":[{list}]"#));
     let mut gateway = new(false);
     gateway.says(&some(2, 0, &format!("{FIRST},{SECOND}"))).unwrap();
@@ -521,6 +524,38 @@ fn what_was_not_asked_for_is_caught() {
     is_caught(at_12(Depth::Twenty).says(&right.replace(r#""q":14,"#, "")), "has numbers");
     let error = r#"{"type":"error","code":"internal","message":"say \"what\""}"#;
     is_caught(at_12(Depth::Twenty).session.hear(error), "when it is due");
+}
+
+#[test]
+fn the_encoding_is_the_one_chosen() {
+    let binary = || {
+        let terms = Terms { encoding: Encoding::Binary, ..Terms::default() };
+        Gateway::new(&spot(), Channel::Book(Depth::Twenty), 0, terms)
+    };
+    is_caught(binary().says(""), "the one chosen");
+    let heartbeat = |n: u8| {
+        let mut frame = [0; 32];
+        frame[..3].copy_from_slice(b"TF\x01");
+        frame[8] = n;
+        frame
+    };
+    is_caught(at_12(Depth::Twenty).session.hear_binary(&heartbeat(2)), "the one chosen");
+    let mut gateway = binary();
+    gateway.session.hear_binary(&heartbeat(1)).unwrap();
+    is_caught(gateway.session.hear_binary(&heartbeat(3)), "without a hole");
+    is_caught(binary().session.hear_binary(&heartbeat(1)[..31]), "laid out");
+}
+
+#[test]
+fn what_says_its_state_and_epoch_says_what_was_told() {
+    let right = delta(2, 1, 14, r#"["10","1.5"]"#, "");
+    let said = |e, state| {
+        let fields = format!(r#""e":{e},"state":"{state}","s":2"#);
+        at_12(Depth::Twenty).says(&right.replace(r#""s":2"#, &fields))
+    };
+    said(7, "live").unwrap();
+    is_caught(said(8, "live"), "that were told");
+    is_caught(said(7, "suspect"), "that were told");
 }
 
 #[test]

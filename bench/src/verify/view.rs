@@ -13,6 +13,7 @@ use super::frame::{self, LevelText, Update};
 use super::mirror::{Mirror, Quote, Top};
 use super::number::exact;
 use super::report::{Broken, Counts, hold};
+use super::session::Encoding;
 
 /// Trades in one update at most.
 const TRADES_MAX: usize = 1_000;
@@ -53,6 +54,8 @@ pub(crate) struct Terms {
     pub(crate) loss: Option<Loss>,
     /// Trades may be lost, as long as that is told.
     pub(crate) may_lose: bool,
+    /// How it is told.
+    pub(crate) encoding: Encoding,
 }
 
 /// See the top of this file.
