@@ -35,7 +35,9 @@ use table::{ConnectionKey, Key};
 
 use crate::affinity;
 use crate::clock::Clock;
-use crate::limits::{INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX};
+use crate::limits::{
+    COMMANDS_PER_ROUND, EVENTS_PER_ROUND, INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX,
+};
 use crate::stats::SharedStats;
 
 /// What a shard is told from outside.
@@ -199,12 +201,15 @@ impl Driver {
     }
 
     fn serve(&mut self, shard: &mut Shard) {
-        let mut events = Events::new();
+        let mut events = Events::with_capacity(EVENTS_PER_ROUND);
         let mut due_ns: Nanos = 0;
         loop {
             let now = self.clock.now();
             self.watchdog.store(now, Ordering::Relaxed);
             let mut sleep_ns = due_ns.saturating_sub(now).min(SLEEP_NS_MAX);
+            if !self.commands.is_empty() {
+                sleep_ns = 0;
+            }
             if sleep_ns > 0 && !self.marks.park(now + sleep_ns) {
                 sleep_ns = 0;
             }
@@ -217,7 +222,7 @@ impl Driver {
                 tracing::error!(shard = self.id, %error, "the poller failed");
                 return;
             }
-            loop {
+            for _ in 0..COMMANDS_PER_ROUND {
                 match self.commands.try_recv() {
                     Ok(Command::Accept(stream, encoding, early)) => {
                         self.accept(shard, stream, encoding, &early);

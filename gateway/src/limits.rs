@@ -3,6 +3,8 @@
 //! What happens at a limit is written beside the limit; each has a counter in `stats.rs` and a test
 //! one past it.
 
+use std::num::NonZeroUsize;
+
 use tickfan_core::market::Nanos;
 
 /// Nanoseconds of a millisecond.
@@ -140,6 +142,15 @@ pub const SENDS_PER_LOOK: usize = 8;
 
 /// Looks in one turn of a shard: after so many the poller is asked again.
 pub const LOOKS_PER_TURN: usize = 8;
+
+/// Parts of requests carried out in one look: the rest waits while others are sent to.
+pub const PARTS_PER_LOOK: usize = 8;
+
+/// Connections that the poller reports at once. A storm of them must not keep others waiting.
+pub const EVENTS_PER_ROUND: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+
+/// Commands of the door carried out at once, for the same reason.
+pub const COMMANDS_PER_ROUND: usize = 32;
 
 /// The longest sleep of a thread that has a watchdog: it ticks at least this often.
 pub const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;

@@ -19,7 +19,7 @@ use tickfan_core::ws::{self, Incoming};
 
 use super::connection::{Admission, AnswerId, Cause, Connection, Piece};
 use super::lane::Lane;
-use super::seat::{Begin, Seated, Wants};
+use super::seat::{Begin, Seated, Standing, Wants};
 use super::shard::{Shard, Subscriber};
 use super::table::{ConnectionKey, LaneKey, SeatKey};
 use crate::limits::{
@@ -242,7 +242,10 @@ impl Shard {
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.pending_mut().work = rest;
                 }
-                self.send(key, &[]);
+                // The answer travels with the images that it announces.
+                if !self.has_ready_seat(key) {
+                    self.send(key, &[]);
+                }
             }
             None if pending.unread.is_empty() => {
                 self.send(key, &[]);
@@ -258,6 +261,17 @@ impl Shard {
                     .pending()
                     .is_some_and(|pending| pending.work.is_some() || !pending.unread.is_empty())
         })
+    }
+
+    fn has_ready_seat(&self, key: ConnectionKey) -> bool {
+        let mut next = self.first_seat(key);
+        while let Some(seat) = next.and_then(|key| self.seats.get(key)) {
+            if seat.standing == Standing::Ready {
+                return true;
+            }
+            next = seat.next;
+        }
+        false
     }
 
     fn work_part(&mut self, key: ConnectionKey, work: Work) -> Option<Work> {

@@ -61,9 +61,11 @@ impl Default for Frames {
 }
 
 impl Frames {
-    fn clear(&mut self, encoding: Encoding) {
+    /// Begins a send with whole frames that go before any data.
+    fn clear(&mut self, encoding: Encoding, control: &[u8]) {
         self.encoding = encoding;
         self.bytes.clear();
+        self.bytes.extend_from_slice(control);
         self.start = 0;
         self.finished = 0;
         self.begin();
@@ -128,11 +130,11 @@ impl Frames {
         if shared_bytes.is_none() {
             self.bytes.extend_from_slice(tail);
         }
-        if self.finished == 0 {
+        let frame_at = self.updates_at - FRAME_HEAD_BYTES_MAX;
+        if frame_at == 0 {
             self.start = begins_at;
         } else {
-            // Close the gap that a shorter head leaves behind the frame before.
-            let frame_at = self.updates_at - FRAME_HEAD_BYTES_MAX;
+            // Close the gap that a shorter head leaves behind what stands before.
             self.bytes.copy_within(begins_at.., frame_at);
             self.bytes.truncate(self.bytes.len() - (begins_at - frame_at));
         }
@@ -144,8 +146,8 @@ impl Frames {
         self.bytes.truncate(self.updates_at - FRAME_HEAD_BYTES_MAX);
     }
 
-    fn finished(&self) -> &[u8] {
-        if self.finished == 0 { &[] } else { &self.bytes[self.start..] }
+    fn all(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 }
 
@@ -227,9 +229,6 @@ impl Shard {
         }
         let control = connection.take_control();
         connection.settle(now);
-        if !control.is_empty() && !self.send_pieces(key, &[Piece::Copied(&control)], now) {
-            return Sent::Usual;
-        }
         let mut seats: Vec<SeatKey> = std::mem::take(&mut self.joining);
         seats.clear();
         seats.extend_from_slice(first);
@@ -241,7 +240,14 @@ impl Shard {
                 seats.push(seat_key);
             }
         }
-        let sent = if seats.is_empty() { Sent::Usual } else { self.send_seats(key, &seats) };
+        let sent = if !seats.is_empty() {
+            self.send_seats(key, &control, &seats)
+        } else {
+            if !control.is_empty() {
+                self.send_pieces(key, &[Piece::Copied(&control)], now);
+            }
+            Sent::Usual
+        };
         self.joining = seats;
         sent
     }
@@ -275,9 +281,8 @@ impl Shard {
         self.send(key, &[]);
     }
 
-    /// Returns whether the connection can be sent more.
-    fn send_pieces(&mut self, key: ConnectionKey, pieces: &[Piece<'_>], now: Nanos) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+    fn send_pieces(&mut self, key: ConnectionKey, pieces: &[Piece<'_>], now: Nanos) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         self.stats.sends.inc();
         match connection.send(pieces, now) {
             Ok(taken) => {
@@ -285,22 +290,17 @@ impl Shard {
                 if connection.is_blocked() {
                     self.stats.blocked.inc();
                     self.block(key, now);
-                    return false;
                 }
-                true
             }
-            Err(_) => {
-                self.end(key, Cause::Gone);
-                false
-            }
+            Err(_) => self.end(key, Cause::Gone),
         }
     }
 
-    fn send_seats(&mut self, key: ConnectionKey, seats: &[SeatKey]) -> Sent {
+    fn send_seats(&mut self, key: ConnectionKey, control: &[u8], seats: &[SeatKey]) -> Sent {
         let Some(connection) = self.connections.get(key) else { return Sent::Usual };
         let mut frames = std::mem::take(&mut self.frames);
         let ts_ns = self.now();
-        frames.clear(connection.encoding);
+        frames.clear(connection.encoding, control);
         let mut large = None;
         for (i, seat_key) in seats.iter().enumerate() {
             let served = self.fill(key, *seat_key, &mut frames, ts_ns);
@@ -331,18 +331,17 @@ impl Shard {
             {
                 periodic.frame_sent_ns = ts_ns;
             }
+        }
+        if !frames.all().is_empty() {
             match &large {
                 Some(shared) => {
                     let tail = frames.encoding.encoder().frame_tail();
-                    let pieces = [
-                        Piece::Copied(frames.finished()),
-                        Piece::Shared(shared),
-                        Piece::Copied(tail),
-                    ];
+                    let pieces =
+                        [Piece::Copied(frames.all()), Piece::Shared(shared), Piece::Copied(tail)];
                     self.send_pieces(key, &pieces, ts_ns);
                 }
                 None => {
-                    self.send_pieces(key, &[Piece::Copied(frames.finished())], ts_ns);
+                    self.send_pieces(key, &[Piece::Copied(frames.all())], ts_ns);
                 }
             }
         }

@@ -25,8 +25,8 @@ use super::socket::Socket;
 use super::table::{ConnectionKey, LaneKey, SeatKey, Table};
 use crate::limits::{
     CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_PER_S, CLOSE_LINGER_NS, DRAIN_NS, DRAIN_RETRY_MS,
-    LOOKS_PER_TURN, MILLI_NS, PING_EVERY_NS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN,
-    SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
+    LOOKS_PER_TURN, MILLI_NS, PARTS_PER_LOOK, PING_EVERY_NS, PINGS_UNANSWERED_MAX,
+    READ_BYTES_PER_TURN, SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
 use crate::stats::{ShardStats, SharedStats};
 
@@ -655,9 +655,10 @@ impl Shard {
         Some(ended)
     }
 
-    /// Carries out one part of each request under way.
+    /// Carries out one part of some of the requests under way: a storm of them must not keep others
+    /// waiting.
     fn work(&mut self) {
-        for _ in 0..self.busy.len() {
+        for _ in 0..self.busy.len().min(PARTS_PER_LOOK) {
             let Some(key) = self.busy.pop_front() else { return };
             if self.work_on(key) {
                 self.busy.push_back(key);
