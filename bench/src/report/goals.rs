@@ -5,7 +5,6 @@
 
 use serde::Serialize;
 
-use super::number;
 use super::summary::{Spread, cases};
 use super::{Better, Goal, Run, Term};
 
@@ -235,7 +234,7 @@ impl Outcome {
             Better::More => "≥",
             Better::Less => "≤",
         };
-        format!("{sign} {}", number::text(value))
+        format!("{sign} {value}")
     }
 }
 

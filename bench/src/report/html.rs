@@ -235,7 +235,7 @@ fn figure_table(html: &mut String, case: &Case<'_>) {
                 continue;
             };
             let _ = write!(html, "<td>{}", number::text(spread.median));
-            if spread.rounds > 1 {
+            if spread.min < spread.max {
                 let (min, max) = (number::text(spread.min), number::text(spread.max));
                 let _ = write!(html, " <small>{min}–{max}</small>");
             }

@@ -216,7 +216,7 @@ pub(super) fn bars(title: &str, peers: &[(&str, Spread)]) -> String {
             class(peer),
             length(spread.median).max(1.0)
         );
-        if spread.rounds > 1 {
+        if spread.min < spread.max {
             let (from, to) = (BAR_LEFT + length(spread.min), BAR_LEFT + length(spread.max));
             let (above, below) = (middle - 5.0, middle + 5.0);
             let _ = write!(

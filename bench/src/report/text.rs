@@ -51,10 +51,10 @@ pub(super) fn warnings(report: &Report, goals: &[Outcome]) -> Vec<String> {
     warnings
 }
 
-/// The median, and the spread where there are several rounds.
+/// The median, and the spread where the rounds differ.
 pub(super) fn spread(spread: &Spread) -> String {
     let median = number::text(spread.median);
-    if spread.rounds < 2 {
+    if spread.min == spread.max {
         return median;
     }
     format!("{median} ({}–{})", number::text(spread.min), number::text(spread.max))
