@@ -149,10 +149,12 @@ impl Report {
         expect(dead_code, reason = "the scenarios that fill a report are not here yet")
     )]
     pub(crate) fn begin() -> Self {
+        let now = feed_sim::clock::rfc3339(feed_sim::clock::wall_ns());
+        let seconds = now.split('.').next().unwrap_or_default();
         Self {
             machine: Machine::here(),
             command: std::env::args().collect::<Vec<_>>().join(" "),
-            started: feed_sim::clock::rfc3339(feed_sim::clock::wall_ns()),
+            started: format!("{seconds}Z"),
             runs: Vec::new(),
             goals: Vec::new(),
         }
@@ -202,6 +204,9 @@ impl ReportOptions {
                 let (figure, known) = (condition.figure(), figures.join(" "));
                 return Err(wrong(format!("--fail-if: there is no figure {figure}, only {known}")));
             }
+        }
+        for path in [&self.json, &self.html].into_iter().flatten().filter(|path| path.is_dir()) {
+            return Err(wrong(format!("cannot write {}: it is a folder", path.display())));
         }
         for path in [&self.json, &self.html, &self.hgrm].into_iter().flatten() {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -21,6 +21,10 @@ const NS_PER_US: f64 = 1_000.0;
 /// # Errors
 /// When a file cannot be written.
 pub(super) fn write(report: &Report, prefix: &Path) -> Result<()> {
+    if is_folder(prefix) {
+        let wrong = || format!("cannot make the folder {}", prefix.display());
+        fs::create_dir_all(prefix).with_context(wrong)?;
+    }
     for run in &report.runs {
         for (name, histogram) in &run.histograms {
             let path = path(prefix, run, name);
@@ -31,12 +35,17 @@ pub(super) fn write(report: &Report, prefix: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a prefix is a folder, or names one that is to be made.
+fn is_folder(prefix: &Path) -> bool {
+    prefix.is_dir() || prefix.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
 /// `fixed-budget_ms=20-tickfan-round1-received.hgrm`, without what a file name may not have.
 fn path(prefix: &Path, run: &Run, histogram: &str) -> PathBuf {
     let title = title(&run.scenario, &run.parameters);
     let name = format!("{title} {} round{} {histogram}.hgrm", run.peer, run.round);
     let name = name.replace(|c: char| !(c.is_ascii_alphanumeric() || "_.=-".contains(c)), "-");
-    if prefix.is_dir() {
+    if is_folder(prefix) {
         return prefix.join(name);
     }
     let mut path = prefix.as_os_str().to_owned();
@@ -118,5 +127,7 @@ mod tests {
         };
         let path = path(Path::new("out/run"), &run, "received");
         assert_eq!(path, Path::new("out/run-..-a-b-mode=x-y-uws-round2-received.hgrm"));
+        let path = super::path(Path::new("new folder/"), &run, "received");
+        assert_eq!(path, Path::new("new folder/..-a-b-mode=x-y-uws-round2-received.hgrm"));
     }
 }

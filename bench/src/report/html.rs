@@ -41,8 +41,12 @@ pub(super) fn write(report: &Report, path: &Path) -> Result<()> {
 /// The page.
 fn page(report: &Report) -> String {
     let cases = cases(&report.runs);
-    let mut scenarios: Vec<&str> = cases.iter().map(|case| case.scenario).collect();
-    scenarios.dedup();
+    let mut scenarios: Vec<&str> = Vec::new();
+    for case in &cases {
+        if !scenarios.contains(&case.scenario) {
+            scenarios.push(case.scenario);
+        }
+    }
     let (goals, others) = goals::of_report(&report.runs);
     let mut html = String::from(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -177,14 +181,13 @@ fn case_article(html: &mut String, case: &Case<'_>) {
         percentile_table(html, name, &lines);
         html.push_str("</figure>\n");
     }
-    html.push_str("</div>\n<div class=\"plots\">\n");
     for name in case.figures().into_iter().filter(|name| DRAWN.contains(name)) {
         let spreads: Vec<_> =
             peers.iter().filter_map(|peer| Some((*peer, case.spread(peer, name)?))).collect();
         if spreads.len() < 2 {
             continue;
         }
-        let title = format!("{name}: median, and from least to most");
+        let title = format!("{name}: median and range");
         let _ = writeln!(
             html,
             "<figure>\n<figcaption>{}</figcaption>\n{}\n</figure>",

@@ -13,17 +13,20 @@ use super::summary::Spread;
 /// The peers that have a colour; the others share one.
 const COLOURED: [&str; 6] = ["tickfan", "uws", "naive", "batch", "nats", "loop"];
 
-const WIDTH: f64 = 400.0;
-const HEIGHT: f64 = 270.0;
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 264.0;
 
 /// The frame of a percentile plot: beside it is room for the labels.
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = WIDTH - 62.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = WIDTH - 60.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = HEIGHT - 42.0;
 
 /// Labels closer than this would overlap.
 const LINE_HEIGHT: f64 = 14.0;
+
+/// Times below this quantile are drawn at the lower edge: the luckiest sample would else make the axis.
+const LOWEST: f64 = 0.1;
 
 /// Points of a curve between one nine and the next.
 const POINTS_PER_NINE: usize = 16;
@@ -114,7 +117,7 @@ pub(super) fn percentiles(title: &str, lines: &[(&str, Histogram<u64>)]) -> Stri
     let nines = |histogram: &Histogram<u64>| (histogram.len() as f64).log10().clamp(1.0, NINES_MAX);
     let right = lines.iter().map(|(_, histogram)| nines(histogram)).fold(1.0, f64::max);
     let x = |at: f64| LEFT + at / right * (RIGHT - LEFT);
-    let low = lines.iter().map(|(_, h)| h.value_at_quantile(0.0)).min().unwrap_or(1);
+    let low = lines.iter().map(|(_, h)| h.value_at_quantile(LOWEST)).min().unwrap_or(1);
     let value =
         |h: &Histogram<u64>, nines: f64| h.value_at_quantile(1.0 - 10_f64.powf(-nines)) as f64;
     let high = lines.iter().map(|(_, h)| value(h, nines(h))).fold(1.0, f64::max);
@@ -140,8 +143,8 @@ pub(super) fn percentiles(title: &str, lines: &[(&str, Histogram<u64>)]) -> Stri
             y + 4.0
         );
     }
-    let ticks = [(0.5, "50%"), (0.9, "90%"), (0.99, "99%"), (0.999, "99.9%"), (0.9999, "99.99%")];
-    for (quantile, text) in ticks.into_iter().chain([(0.99999, "99.999%")]) {
+    let ticks = [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
+    for (quantile, text) in ticks.into_iter().chain([(0.99999, "99.999")]) {
         let at = -(1.0_f64 - quantile).log10();
         if at > right + 0.01 {
             break;
