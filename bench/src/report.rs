@@ -205,7 +205,8 @@ impl ReportOptions {
                 return Err(wrong(format!("--fail-if: there is no figure {figure}, only {known}")));
             }
         }
-        for path in [&self.json, &self.html].into_iter().flatten().filter(|path| path.is_dir()) {
+        let mut files = [&self.json, &self.html].into_iter().flatten();
+        if let Some(path) = files.find(|path| path.is_dir()) {
             return Err(wrong(format!("cannot write {}: it is a folder", path.display())));
         }
         for path in [&self.json, &self.html, &self.hgrm].into_iter().flatten() {
