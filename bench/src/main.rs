@@ -3,6 +3,7 @@
 //! Reads the arguments and runs one command. Progress goes to stderr, results to stdout.
 
 mod clock;
+mod report;
 mod target;
 mod verify;
 
@@ -22,9 +23,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Verify(verify::Verify),
+    Report(report::Render),
+    Compare(report::compare::Compare),
 }
 
 fn main() -> Result<ExitCode> {
-    let Command::Verify(verify) = Cli::parse().command;
-    Ok(if verify.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match Cli::parse().command {
+        Command::Verify(verify) => {
+            Ok(if verify.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Report(render) => render.run(),
+        Command::Compare(compare) => compare.run().map(|()| ExitCode::SUCCESS),
+    }
 }

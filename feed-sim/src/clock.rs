@@ -12,7 +12,7 @@ pub fn wall_ns() -> u64 {
 }
 
 /// `2021-04-17T16:48:52.927716Z`, cut to microseconds.
-pub(crate) fn rfc3339(at_ns: u64) -> String {
+pub fn rfc3339(at_ns: u64) -> String {
     let seconds = at_ns / 1_000_000_000;
     let micros = at_ns / 1_000 % 1_000_000;
     let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
