@@ -3,6 +3,11 @@
 //! Reads the arguments and runs one command. Progress goes to stderr, results to stdout.
 
 mod clock;
+mod pin;
+#[allow(dead_code, reason = "the load generator uses the rest")]
+mod schedule;
+#[allow(dead_code, reason = "the load generator uses the rest")]
+mod peer;
 mod target;
 mod verify;
 
@@ -22,9 +27,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Verify(verify::Verify),
+    #[command(hide = true)]
+    Peer(peer::PeerOptions),
 }
 
 fn main() -> Result<ExitCode> {
-    let Command::Verify(verify) = Cli::parse().command;
-    Ok(if verify.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let good = match Cli::parse().command {
+        Command::Verify(verify) => verify.run()?,
+        Command::Peer(options) => {
+            peer::run(&options)?;
+            true
+        }
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

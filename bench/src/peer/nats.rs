@@ -1,0 +1,4 @@
+//! x.
+pub(crate) fn run(_: &super::PeerOptions) -> anyhow::Result<()> {
+    Ok(())
+}
