@@ -67,6 +67,9 @@ pub(crate) struct PeerOptions {
 /// # Errors
 /// When it does not start or fails.
 pub(crate) fn run(options: &PeerOptions) -> Result<()> {
+    if let Some(core) = options.core {
+        crate::pin::pin(core)?;
+    }
     match options.name {
         Name::Tickfan => bail!("the gateway is not a peer yet"),
         Name::Naive => naive::run(options),

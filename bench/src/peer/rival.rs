@@ -16,7 +16,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Order, PeerOptions, RIVAL_UPDATE_BYTES, Report, rival_update};
-use crate::pin::pin;
 use crate::schedule::{Schedule, TICK_NS};
 
 /// Connections that may wait to be accepted, as many as Linux allows by default: with the usual
@@ -65,9 +64,6 @@ pub(super) fn run<S: Server>(
     options: &PeerOptions,
     start: impl FnOnce(usize) -> Result<S>,
 ) -> Result<()> {
-    if let Some(core) = options.core {
-        pin(core)?;
-    }
     let mut server = start(options.topics)?;
     obey(options, &mut server, std::io::stdin().lock(), std::io::stdout())?;
     server.stop()
@@ -85,11 +81,12 @@ fn obey(
         reports.flush()
     };
     report(Report::Listening(server.port()))?;
+    let mut numbers = vec![0; options.topics];
     for line in orders.lines() {
         match line.context("standard input")?.parse()? {
             Order::Publish { rate_per_s, start_ns, ticks } => {
                 let schedule = Schedule::new(options.seed, options.topics, rate_per_s);
-                report(publish(server, schedule, start_ns, ticks)?)?;
+                report(publish(server, schedule, &mut numbers, start_ns, ticks)?)?;
             }
             Order::Quit => break,
         }
@@ -97,11 +94,12 @@ fn obey(
     Ok(())
 }
 
-/// Publishes ticks of a schedule at their times. Every order begins a schedule of its own, with
-/// numbers from 1.
+/// Publishes ticks of a schedule at their times. Every order begins a schedule of its own, whose
+/// numbers go on from those of earlier ones.
 fn publish(
     server: &mut impl Server,
     mut schedule: Schedule,
+    numbers: &mut [u64],
     start_ns: u64,
     ticks: u64,
 ) -> Result<Report> {
@@ -110,19 +108,22 @@ fn publish(
     for tick in 0..ticks {
         let intended_ns = start_ns + tick * TICK_NS;
         schedule.next_tick(&mut events);
-        let updates = events.iter().map(|event| Update {
-            topic: event.topic,
-            bytes: rival_update(event.topic, event.number, intended_ns),
+        let updates = events.iter().map(|event| {
+            let number = numbers[event.topic as usize] + event.number;
+            let bytes = rival_update(event.topic, number, intended_ns);
+            Update { topic: event.topic, bytes }
         });
         let updates: Tick = updates.collect();
-        let now_ns = wall_ns();
-        if let Some(early_ns) = intended_ns.checked_sub(now_ns) {
+        if let Some(early_ns) = intended_ns.checked_sub(wall_ns()) {
             thread::sleep(Duration::from_nanos(early_ns));
         }
         lag_ns_max = lag_ns_max.max(wall_ns().saturating_sub(intended_ns));
         if !updates.is_empty() {
             server.publish(updates)?;
         }
+    }
+    for (number, count) in numbers.iter_mut().zip(schedule.numbers()) {
+        *number += count;
     }
     Ok(Report::Published { events: schedule.numbers().iter().sum(), lag_ns_max })
 }
@@ -235,7 +236,7 @@ pub(super) mod tests {
             }
             let order = Order::Publish { rate_per_s: RATE_PER_S, start_ns: START_NS, ticks: TICKS };
             let mut reports = Vec::new();
-            let orders = format!("{order}\nquit\n");
+            let orders = format!("{order}\n{order}\nquit\n");
             // A tick may wait for the server, which no task may.
             thread::scope(|threads| {
                 threads.spawn(|| {
@@ -243,7 +244,7 @@ pub(super) mod tests {
                 });
             });
             let reports = String::from_utf8(reports).unwrap();
-            assert!(reports.contains("published 250 "), "{reports}");
+            assert_eq!(reports.matches("published 250 ").count(), 2, "{reports}");
             for (client, topics) in &mut clients {
                 let expected = expected(options.seed, topics);
                 let count = expected.values().map(Vec::len).sum();
@@ -290,14 +291,19 @@ pub(super) mod tests {
 
     fn expected(seed: u64, topics: &[u32]) -> BTreeMap<u32, Vec<String>> {
         let mut expected: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        let mut schedule = Schedule::new(seed, TOPICS, RATE_PER_S);
         let mut events = Vec::new();
-        for tick in 0..TICKS {
-            schedule.next_tick(&mut events);
-            for event in events.iter().filter(|event| topics.contains(&event.topic)) {
-                let update = rival_update(event.topic, event.number, START_NS + tick * TICK_NS);
-                let update = String::from_utf8(update.to_vec()).unwrap();
-                expected.entry(event.topic).or_default().push(update);
+        for _order in 0..2 {
+            let mut schedule = Schedule::new(seed, TOPICS, RATE_PER_S);
+            for tick in 0..TICKS {
+                schedule.next_tick(&mut events);
+                for topic in events.iter().map(|event| event.topic) {
+                    if topics.contains(&topic) {
+                        let updates = expected.entry(topic).or_default();
+                        let number = updates.len() as u64 + 1;
+                        let update = rival_update(topic, number, START_NS + tick * TICK_NS);
+                        updates.push(String::from_utf8(update.to_vec()).unwrap());
+                    }
+                }
             }
         }
         expected
