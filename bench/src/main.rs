@@ -4,6 +4,11 @@
 
 mod clock;
 mod report;
+mod pin;
+#[allow(dead_code, reason = "the load generator uses the rest")]
+mod schedule;
+#[allow(dead_code, reason = "the load generator uses the rest")]
+mod peer;
 mod target;
 mod verify;
 
@@ -25,6 +30,8 @@ enum Command {
     Verify(verify::Verify),
     Report(report::Render),
     Compare(report::compare::Compare),
+    #[command(hide = true)]
+    Peer(peer::PeerOptions),
 }
 
 fn main() -> Result<ExitCode> {
@@ -34,5 +41,9 @@ fn main() -> Result<ExitCode> {
         }
         Command::Report(render) => render.run(),
         Command::Compare(compare) => compare.run().map(|()| ExitCode::SUCCESS),
+        Command::Peer(options) => {
+            peer::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

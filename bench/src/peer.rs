@@ -4,6 +4,12 @@
 //! in lines over its standard input and output ([`Order`], [`Report`]). So its CPU, memory and
 //! switches can be read from outside, and nothing of the load is counted as the server's.
 
+pub(crate) mod batch;
+pub(crate) mod naive;
+pub(crate) mod nats;
+mod rival;
+pub(crate) mod uws;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -54,6 +60,23 @@ pub(crate) struct PeerOptions {
     /// The core that all its threads run on
     #[arg(long)]
     pub(crate) core: Option<usize>,
+}
+
+/// Runs a peer until it is told to quit.
+///
+/// # Errors
+/// When it does not start or fails.
+pub(crate) fn run(options: &PeerOptions) -> Result<()> {
+    if let Some(core) = options.core {
+        crate::pin::pin(core)?;
+    }
+    match options.name {
+        Name::Tickfan => bail!("the gateway is not a peer yet"),
+        Name::Naive => naive::run(options),
+        Name::Batch => batch::run(options),
+        Name::Uws => uws::run(options),
+        Name::Nats => nats::run(options),
+    }
 }
 
 /// What the load generator tells a peer, one line each.
@@ -145,11 +168,7 @@ pub(crate) const RIVAL_UPDATE_BYTES: usize = 160;
 /// Writes a rival's update: JSON with its fields at fixed offsets, so that reading it costs a load
 /// generator next to nothing. `[5..10)` the topic, `[15..35)` the number, `[40..60)` the intended
 /// wall-clock time in nanoseconds, each padded with spaces on the left.
-pub(crate) fn rival_update(
-    topic: u32,
-    number: u64,
-    intended_ns: u64,
-) -> [u8; RIVAL_UPDATE_BYTES] {
+pub(crate) fn rival_update(topic: u32, number: u64, intended_ns: u64) -> [u8; RIVAL_UPDATE_BYTES] {
     let text = format!("{{\"v\":{topic:>5},\"s\":{number:>20},\"i\":{intended_ns:>20},\"b\":[");
     let mut bytes = [b' '; RIVAL_UPDATE_BYTES];
     bytes[..text.len()].copy_from_slice(text.as_bytes());

@@ -115,6 +115,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "a poller is only told of sockets that outlive their registration",
     ),
     ("gateway/tests/memory.rs", "an allocator that counts passes its calls on"),
+    ("bench/src/peer/uws.rs", "uWebSockets is C++, and has no safe face"),
 ];
 
 const RULES: &[Rule] = &[
