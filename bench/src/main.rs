@@ -3,6 +3,8 @@
 //! Reads the arguments and runs one command. Progress goes to stderr, results to stdout.
 
 mod clock;
+mod peer;
+mod schedule;
 mod target;
 mod verify;
 
@@ -19,12 +21,25 @@ struct Cli {
     command: Command,
 }
 
+/// As in the gateway's own binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Subcommand)]
 enum Command {
     Verify(verify::Verify),
+    #[command(hide = true)]
+    Peer(peer::PeerOptions),
 }
 
 fn main() -> Result<ExitCode> {
-    let Command::Verify(verify) = Cli::parse().command;
-    Ok(if verify.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match Cli::parse().command {
+        Command::Verify(verify) => {
+            Ok(if verify.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Peer(options) => {
+            peer::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }

@@ -4,6 +4,10 @@
 //! in lines over its standard input and output ([`Order`], [`Report`]). So its CPU, memory and
 //! switches can be read from outside, and nothing of the load is counted as the server's.
 
+pub(crate) mod process;
+mod tickfan;
+pub(crate) mod venue;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -54,6 +58,20 @@ pub(crate) struct PeerOptions {
     /// The core that all its threads run on
     #[arg(long)]
     pub(crate) core: Option<usize>,
+}
+
+/// Is a peer until it is told to quit.
+///
+/// # Errors
+/// When it cannot be started, or fails.
+pub(crate) fn run(options: &PeerOptions) -> Result<()> {
+    if let Some(core) = options.core {
+        process::pin(core)?;
+    }
+    match options.name {
+        Name::Tickfan => tickfan::run(options),
+        name => bail!("{name:?} cannot be measured yet"),
+    }
 }
 
 /// What the load generator tells a peer, one line each.

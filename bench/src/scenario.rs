@@ -54,3 +54,6 @@
 //! | `end-to-end` | `budget_ms=20` | `venue_p50_us` `venue_p99_us` (intended → venue bytes in), `gateway_p50_us` `gateway_p99_us` (→ send begun), `wire_p50_us` `wire_p99_us` (→ received); histograms `venue` `gateway` `wire` | `tickfan` |
 //! | `ingest` | `recording` | `decode_ns`, `book_ns`, `snapshot_ns` a message; `messages_per_s` of all stages | `tickfan` |
 //! | `bytes` | `form=delta\|image` `encoding=json\|binary` `depth=20` | `bytes_per_change` | `tickfan` |
+//!
+//! One call of [`measure`] is one (scenario, peer, round): the unit that alternates between peers, and
+//! that an interrupted set resumes at. Its runs come in the order of the table.
