@@ -47,7 +47,6 @@ pub(crate) enum Wire {
 }
 
 /// The clients of one server.
-#[derive(Debug)]
 pub(crate) struct Load {
     wire: Wire,
     port: u16,
@@ -77,7 +76,7 @@ struct State {
     bytes: u64,
     /// Clients that the server closed.
     gone: usize,
-    /// Time of the read of an event that is older than a second, by client: see `stall`.
+    /// The gateway's stages are taken apart.
     has_stages: bool,
     now_ns: u64,
 }
@@ -452,11 +451,11 @@ impl State {
         if !self.expected.counts(intended_ns) {
             return Ok(());
         }
+        let conflates = self.conflates();
         let tally = &mut self.tallies[client.plan.group];
         tally.updates += 1;
         record(&mut tally.received, intended_ns, self.now_ns);
-        if self.conflates() {
-            let tally = &mut self.tallies[client.plan.group];
+        if conflates {
             tally.changes += number - last;
             let oldest_ns = self.expected.intended_ns(topic, last + 1).unwrap_or(intended_ns);
             record(&mut tally.oldest, oldest_ns, self.now_ns);

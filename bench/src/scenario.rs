@@ -55,5 +55,199 @@
 //! | `ingest` | `recording` | `decode_ns`, `book_ns`, `snapshot_ns` a message; `messages_per_s` of all stages | `tickfan` |
 //! | `bytes` | `form=delta\|image` `encoding=json\|binary` `depth=20` | `bytes_per_change` | `tickfan` |
 //!
-//! One call of [`measure`] is one (scenario, peer, round): the unit that alternates between peers, and
-//! that an interrupted set resumes at. Its runs come in the order of the table.
+//! A row with one value of each of its parameters and one peer is a [`Case`]; [`Bench::run`] gives one
+//! run for a case and a round. That is the unit in which peers alternate, and at which an interrupted
+//! set is resumed.
+
+mod capacity;
+mod session;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::peer::process::pin;
+use crate::peer::{Channel, Name};
+use crate::report::Run;
+use session::{LOAD_CORE, Outcome, Session, Setup, Trial, plans};
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Server CPU at a million deliveries a second
+    Fixed,
+    /// The highest rate with p99 below 50 ms, every update or conflated
+    Capacity,
+}
+
+/// What holds for all runs of a call.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadOptions {
+    /// The seed of the schedule and of who subscribes to what
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Only cases with this parameter, `mode=every`; may be given several times
+    #[arg(long = "only", value_name = "NAME=VALUE")]
+    pub(crate) only: Vec<String>,
+    /// Shorter windows, for a look
+    #[arg(skip)]
+    pub(crate) is_quick: bool,
+}
+
+/// One thing to be measured, which a round of it gives one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) scenario: Scenario,
+    /// `None` is the bare loop.
+    pub(crate) peer: Option<Name>,
+    pub(crate) parameters: BTreeMap<String, String>,
+    /// About how long it takes.
+    pub(crate) about: Duration,
+}
+
+/// Topics of all scenarios.
+const TOPICS: usize = 200;
+
+/// Deliveries a second of `fixed`.
+const FIXED_PER_S: f64 = 1_000_000.0;
+
+/// All cases of a scenario for these peers, in an order in which peers alternate.
+pub(crate) fn cases(scenario: Scenario, peers: &[Name], options: &LoadOptions) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |peer: Name, parameters: &[(&str, &str)], seconds: u64| {
+        let parameters: BTreeMap<String, String> = parameters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let wanted = options.only.iter().all(|only| {
+            only.split_once('=')
+                .is_some_and(|(name, value)| parameters.get(name).is_none_or(|has| has == value))
+        });
+        if wanted {
+            cases.push(Case {
+                scenario,
+                peer: Some(peer),
+                parameters,
+                about: Duration::from_secs(seconds),
+            });
+        }
+    };
+    let usual = [("budget_ms", "20"), ("clients", "1000"), ("topics", "20")];
+    match scenario {
+        Scenario::Fixed => {
+            for peer in peers {
+                add(*peer, &usual, 12);
+            }
+        }
+        Scenario::Capacity => {
+            for mode in ["every", "conflated"] {
+                for peer in peers {
+                    add(*peer, &[&usual[..], &[("mode", mode)]].concat(), 60);
+                }
+            }
+        }
+    }
+    for case in &mut cases {
+        if case.peer == Some(Name::Tickfan) {
+            case.parameters.insert("encoding".to_owned(), "json".to_owned());
+        }
+    }
+    cases
+}
+
+/// Measures cases, one after the other, on this thread.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    options: LoadOptions,
+}
+
+impl Bench {
+    /// Takes the load's core.
+    ///
+    /// # Errors
+    /// When the machine has no two cores.
+    pub(crate) fn new(options: LoadOptions) -> Result<Self> {
+        pin(LOAD_CORE).context("server and load need a core each")?;
+        Ok(Self { options })
+    }
+
+    /// Measures one case once.
+    ///
+    /// # Errors
+    /// When the server fails, or a client received something wrong.
+    pub(crate) fn run(&mut self, case: &Case, round: u32) -> Result<Run> {
+        let mut run = Run {
+            scenario: name_of(&case.scenario),
+            peer: case.peer.map_or_else(|| "loop".to_owned(), |peer| name_of(&peer)),
+            round,
+            parameters: case.parameters.clone(),
+            figures: BTreeMap::new(),
+            histograms: BTreeMap::new(),
+            remarks: Vec::new(),
+        };
+        match (case.scenario, case.peer) {
+            (Scenario::Fixed, Some(peer)) => self.fixed(peer, case, &mut run)?,
+            (Scenario::Capacity, Some(peer)) => self.capacity(peer, case, &mut run)?,
+            (scenario, None) => bail!("{} has no bare loop", name_of(&scenario)),
+        }
+        Ok(run)
+    }
+
+    fn setup(&self, peer: Name, case: &Case, channel: Channel) -> Result<Setup> {
+        let plans = plans(
+            self.options.seed,
+            number(case, "clients")?,
+            number(case, "topics")?,
+            TOPICS,
+            number(case, "budget_ms")? as u32,
+        );
+        Ok(Setup { peer, channel, topics: TOPICS, seed: self.options.seed, plans })
+    }
+
+    fn fixed(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let setup = self.setup(peer, case, Channel::Trades)?;
+        let feed_per_s = (FIXED_PER_S / setup.deliveries_per_event()) as u64;
+        let window_ms = if self.options.is_quick { 4_000 } else { 8_000 };
+        let mut session = Session::open(setup)?;
+        let outcome = session.run(Trial { feed_per_s, warm_ms: 1_500, window_ms })?;
+        put(outcome, run);
+        Ok(())
+    }
+
+    fn capacity(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let is_conflated = case.parameters.get("mode").is_some_and(|mode| mode == "conflated");
+        let channel = if is_conflated { Channel::Bbo } else { Channel::Trades };
+        let first_per_s = match (peer, channel) {
+            (Name::Tickfan, Channel::Trades) => 20_000,
+            (Name::Tickfan, _) => 60_000,
+            (Name::Uws | Name::Batch, _) => 8_000,
+            (Name::Naive | Name::Nats, _) => 500,
+        };
+        let window_ms = if self.options.is_quick { 1_500 } else { 2_500 };
+        let found =
+            capacity::search(self.setup(peer, case, channel)?, first_per_s, 1_000, window_ms)?;
+        let capacity = found.outcome.figures["deliveries_per_s"];
+        put(found.outcome, run);
+        run.figures.insert("capacity_per_s".to_owned(), capacity);
+        run.figures.insert("trials".to_owned(), found.trials as f64);
+        Ok(())
+    }
+}
+
+fn put(outcome: Outcome, run: &mut Run) {
+    run.figures.extend(outcome.figures);
+    run.histograms.extend(outcome.histograms);
+    run.remarks.extend(outcome.remarks);
+}
+
+/// A parameter that is a number.
+fn number(case: &Case, name: &str) -> Result<usize> {
+    let text = case.parameters.get(name).with_context(|| format!("no parameter {name}"))?;
+    text.parse().with_context(|| format!("{name} is {text:?}"))
+}
+
+fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}

@@ -51,6 +51,12 @@ impl Expected {
         Self { start_ns, window_ns, base, ticks: of_topic }
     }
 
+    /// The times become known later than the events.
+    pub(crate) fn start_at(&mut self, start_ns: u64, window_ns: Range<u64>) {
+        self.start_ns = start_ns;
+        self.window_ns = window_ns;
+    }
+
     /// Number of a topic's last event before this order.
     pub(crate) fn base(&self, topic: usize) -> u64 {
         self.base[topic]
