@@ -10,3 +10,8 @@ use std::time::Instant;
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+/// Now, in nanoseconds since the Unix epoch: what the processes of a measurement have in common.
+pub(crate) fn wall_ns() -> u64 {
+    feed_sim::clock::wall_ns()
+}

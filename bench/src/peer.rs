@@ -9,6 +9,9 @@ pub(crate) mod naive;
 pub(crate) mod nats;
 mod rival;
 pub(crate) mod uws;
+pub(crate) mod process;
+mod tickfan;
+pub(crate) mod venue;
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,16 +65,16 @@ pub(crate) struct PeerOptions {
     pub(crate) core: Option<usize>,
 }
 
-/// Runs a peer until it is told to quit.
+/// Is a peer until it is told to quit.
 ///
 /// # Errors
-/// When it does not start or fails.
+/// When it cannot be started, or fails.
 pub(crate) fn run(options: &PeerOptions) -> Result<()> {
     if let Some(core) = options.core {
-        crate::pin::pin(core)?;
+        process::pin(core)?;
     }
     match options.name {
-        Name::Tickfan => bail!("the gateway is not a peer yet"),
+        Name::Tickfan => tickfan::run(options),
         Name::Naive => naive::run(options),
         Name::Batch => batch::run(options),
         Name::Uws => uws::run(options),

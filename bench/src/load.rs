@@ -1,0 +1,476 @@
+//! The load generator: thousands of clients on one thread, each of which reads and checks.
+//!
+//! One poller, one read per readiness into a shared buffer, a clock reading per read. Where checking
+//! everything would make the generator the limit, every k-th client is checked and of the others the
+//! bytes are counted; what is checked then stands for all, and the bytes say whether it may.
+
+pub(crate) mod check;
+pub(crate) mod client;
+mod scan;
+pub(crate) mod tally;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use tickfan_core::ws::Opcode;
+
+use crate::clock;
+use crate::peer::{Channel, venue};
+use check::{Expected, UNKNOWN};
+use client::{Client, Phase, Plan};
+use scan::{Kind, Unreadable, Update};
+use tally::{Tally, record};
+
+/// Connections that have been begun and not been answered.
+const UNANSWERED_MAX: usize = 256;
+
+/// Bytes of one read: more than a server sends at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Readinesses taken from the poller at once.
+const EVENTS_MAX: usize = 512;
+
+/// The longest sleep while clients are being connected.
+const CONNECT_STEP_NS: u64 = 10_000_000;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What a server's clients read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// The gateway's protocol in JSON.
+    Tickfan(Channel),
+    /// [`crate::peer::rival_update`]s.
+    Rival,
+}
+
+/// The clients of one server.
+pub(crate) struct Load {
+    wire: Wire,
+    port: u16,
+    poller: OwnedFd,
+    ready: Vec<epoll::Event>,
+    buffer: Vec<u8>,
+    clients: Vec<Client>,
+    /// The next to be connected.
+    next: usize,
+    unanswered: usize,
+    live: usize,
+    state: State,
+    /// Sleeps for readiness are replaced by asking again and again: for latencies below a
+    /// millisecond.
+    pub(crate) is_spinning: bool,
+}
+
+/// What the checks of all clients share.
+#[derive(Debug)]
+struct State {
+    wire: Wire,
+    expected: Expected,
+    tallies: Vec<Tally>,
+    /// The topic of each of the gateway's views, plus one.
+    topic_of_view: Vec<u32>,
+    /// Bytes read since the beginning of the order, by anybody.
+    bytes: u64,
+    /// Clients that the server closed.
+    gone: usize,
+    /// The gateway's stages are taken apart.
+    has_stages: bool,
+    now_ns: u64,
+}
+
+impl Load {
+    /// Clients of the server at a port; none is connected yet.
+    ///
+    /// # Errors
+    /// When the system has no poller.
+    pub(crate) fn new(wire: Wire, port: u16, topics: usize, plans: Vec<Plan>) -> Result<Self> {
+        let groups = plans.iter().map(|plan| plan.group + 1).max().unwrap_or(1);
+        Ok(Self {
+            wire,
+            port,
+            poller: epoll::create(CreateFlags::CLOEXEC)?,
+            ready: Vec::with_capacity(EVENTS_MAX),
+            buffer: vec![0; READ_BYTES],
+            clients: plans.into_iter().map(|plan| Client::new(plan, topics)).collect(),
+            next: 0,
+            unanswered: 0,
+            live: 0,
+            state: State {
+                wire,
+                expected: Expected::nothing(topics),
+                tallies: (0..groups).map(|_| Tally::new()).collect::<Result<_>>()?,
+                topic_of_view: Vec::new(),
+                bytes: 0,
+                gone: 0,
+                has_stages: false,
+                now_ns: clock::wall_ns(),
+            },
+            is_spinning: false,
+        })
+    }
+
+    /// Connects and subscribes everybody.
+    ///
+    /// # Errors
+    /// When that takes longer than `within_ns`, or a client is refused.
+    pub(crate) fn connect(&mut self, within_ns: u64) -> Result<()> {
+        let until_ns = clock::wall_ns() + within_ns;
+        while self.live + self.state.gone < self.clients.len() {
+            let now = clock::wall_ns();
+            ensure!(now < until_ns, "{} of {} clients are live", self.live, self.clients.len());
+            self.run_until((now + CONNECT_STEP_NS).min(until_ns))?;
+        }
+        ensure!(self.state.gone == 0, "{} clients were closed", self.state.gone);
+        Ok(())
+    }
+
+    /// Begins an order: what is received from now on is held against it. Of every client whose number
+    /// is a multiple of `check_every` everything is checked.
+    ///
+    /// With `is_quiet`, nothing is under way, so that it is known what every client holds.
+    ///
+    /// # Errors
+    /// Never, as the bounds of the histograms are right.
+    pub(crate) fn begin(
+        &mut self,
+        expected: Expected,
+        check_every: usize,
+        is_quiet: bool,
+    ) -> Result<()> {
+        for tally in &mut self.state.tallies {
+            *tally = Tally::new()?;
+        }
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            client.is_checked = index % check_every == 0;
+            client.silence_ns = 0;
+            client.read_ns = 0;
+            if is_quiet {
+                client.rest.clear();
+                for topic in &client.plan.topics {
+                    client.last[*topic as usize] = expected.base(*topic as usize);
+                }
+            }
+        }
+        self.state.expected = expected;
+        self.state.bytes = 0;
+        Ok(())
+    }
+
+    /// What each group received.
+    pub(crate) fn tallies(&self) -> &[Tally] {
+        &self.state.tallies
+    }
+
+    /// The gateway's stages are taken apart, too.
+    pub(crate) fn measure_stages(&mut self) {
+        self.state.has_stages = true;
+    }
+
+    /// Deliveries due in the window: to a group's checked clients, and to all of the group.
+    pub(crate) fn due(&self, group: usize) -> (u64, u64) {
+        let (mut checked, mut all) = (0, 0);
+        for client in self.clients.iter().filter(|client| client.plan.group == group) {
+            let topics = client.plan.topics.iter();
+            let due = topics.map(|topic| self.state.expected.due(*topic as usize)).sum::<u64>();
+            all += due;
+            if client.is_checked {
+                checked += due;
+            }
+        }
+        (checked, all)
+    }
+
+    /// Every checked client of a group holds the last event of each of its topics.
+    pub(crate) fn is_complete(&self) -> bool {
+        let ends = self.state.expected.ends();
+        self.clients.iter().filter(|client| client.is_checked && !client.is_paused).all(|client| {
+            client.plan.topics.iter().all(|topic| {
+                let topic = *topic as usize;
+                client.last[topic] == ends[topic]
+            })
+        })
+    }
+
+    /// Bytes read since the order began.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.bytes
+    }
+
+    /// Clients that the server closed.
+    pub(crate) fn gone(&self) -> usize {
+        self.state.gone
+    }
+
+    /// Reads until a time.
+    ///
+    /// # Errors
+    /// When a client received what it must not, or cannot read.
+    pub(crate) fn run_until(&mut self, until_ns: u64) -> Result<()> {
+        loop {
+            while self.unanswered < UNANSWERED_MAX && self.next < self.clients.len() {
+                self.connect_next()?;
+            }
+            let now = clock::wall_ns();
+            if now >= until_ns {
+                return Ok(());
+            }
+            let left_ns = if self.is_spinning { 0 } else { until_ns - now };
+            let timeout = Timespec {
+                tv_sec: (left_ns / SECOND_NS) as i64,
+                tv_nsec: (left_ns % SECOND_NS) as _,
+            };
+            let mut ready = std::mem::take(&mut self.ready);
+            ready.clear();
+            match epoll::wait(&self.poller, rustix::buffer::spare_capacity(&mut ready), Some(&timeout))
+            {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("the poller failed"),
+            }
+            for event in &ready {
+                let index = event.data.u64() as usize;
+                self.on_ready(index).with_context(|| format!("client {index}"))?;
+            }
+            self.ready = ready;
+        }
+    }
+
+    fn connect_next(&mut self) -> Result<()> {
+        let index = self.next;
+        let client = &mut self.clients[index];
+        client.connect(self.port)?;
+        self.next += 1;
+        self.unanswered += 1;
+        let stream = client.stream.as_ref().context("no connection")?;
+        epoll::add(&self.poller, stream, EventData::new_u64(index as u64), EventFlags::OUT)?;
+        Ok(())
+    }
+
+    fn on_ready(&mut self, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        if client.phase == Phase::Connecting {
+            client.connected(self.wire)?;
+            let stream = client.stream.as_ref().context("no connection")?;
+            epoll::modify(&self.poller, stream, EventData::new_u64(index as u64), EventFlags::IN)?;
+            return Ok(());
+        }
+        let Some(count) = client.recv(&mut self.buffer)? else { return Ok(()) };
+        let now = clock::wall_ns();
+        self.state.now_ns = now;
+        if count == 0 {
+            return self.on_end(index);
+        }
+        self.state.bytes += count as u64;
+        let is_open = self.state.expected.is_open(now);
+        let tally = &mut self.state.tallies[client.plan.group];
+        if client.phase == Phase::Live && !client.is_checked {
+            if is_open {
+                tally.bytes_unchecked += count as u64;
+            }
+            return Ok(());
+        }
+        if is_open {
+            tally.reads += 1;
+            tally.bytes += count as u64;
+        }
+        if client.read_ns != 0 {
+            client.silence_ns = client.silence_ns.max(now - client.read_ns);
+        }
+        client.read_ns = now;
+
+        let mut rest = std::mem::take(&mut client.rest);
+        let bytes = if rest.is_empty() {
+            &self.buffer[..count]
+        } else {
+            rest.extend_from_slice(&self.buffer[..count]);
+            &rest[..]
+        };
+        let before = client.phase;
+        let used = read_all(client, bytes, &mut self.state)?;
+        if rest.is_empty() {
+            rest.extend_from_slice(&self.buffer[used..count]);
+        } else {
+            rest.drain(..used);
+        }
+        client.rest = rest;
+        if before == Phase::Upgrading && client.phase != Phase::Upgrading {
+            self.unanswered -= 1;
+        }
+        if before != Phase::Live && client.phase == Phase::Live {
+            self.live += 1;
+        }
+        Ok(())
+    }
+
+    /// The server ended the connection.
+    fn on_end(&mut self, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        if client.phase == Phase::Upgrading {
+            bail!("the server ended the connection instead of upgrading it");
+        }
+        if client.phase == Phase::Live {
+            self.live -= 1;
+        }
+        client.phase = Phase::Gone;
+        self.state.gone += 1;
+        if let Some(stream) = client.stream.take() {
+            epoll::delete(&self.poller, &stream)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads all frames that are there whole; returns how many bytes those are.
+fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usize> {
+    let mut at = 0;
+    if client.phase == Phase::Upgrading {
+        match client::upgrade_answer(bytes)? {
+            Some(length) => at = length,
+            None => return Ok(0),
+        }
+        client.upgraded(state.wire, state.now_ns)?;
+    }
+    let unreadable =
+        |payload: &[u8]| format!("unreadable: {}", String::from_utf8_lossy(&payload[..payload.len().min(400)]));
+    loop {
+        let left = &bytes[at..];
+        let frame = match scan::frame(left) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(at),
+            Err(Unreadable) => bail!(unreadable(left)),
+        };
+        at += frame.bytes;
+        match (frame.opcode, state.wire) {
+            (1, Wire::Rival) => {
+                let Ok((topic, number)) = scan::rival(frame.payload) else {
+                    bail!(unreadable(frame.payload))
+                };
+                state.deliver(client, topic, number)?;
+            }
+            (1, Wire::Tickfan(_)) if frame.payload.starts_with(b"{\"type\"") => {
+                for (topic, view) in client::subscriptions(frame.payload)? {
+                    state.name_view(view, topic);
+                    if let Phase::Subscribing(left) = &mut client.phase {
+                        *left -= 1;
+                        if *left == 0 {
+                            client.phase = Phase::Live;
+                        }
+                    }
+                }
+            }
+            (1, Wire::Tickfan(_)) => {
+                let mut checked = Ok(());
+                let mut visit = |update| {
+                    if checked.is_ok() {
+                        checked = state.take(client, update);
+                    }
+                };
+                if scan::json(frame.payload, &mut visit).is_err() {
+                    bail!(unreadable(frame.payload));
+                }
+                checked?;
+            }
+            (9, _) => client.send_frame(Opcode::Pong, frame.payload)?,
+            (8 | 10, _) => {}
+            _ => bail!(unreadable(left)),
+        }
+    }
+}
+
+impl State {
+    fn name_view(&mut self, view: u32, topic: usize) {
+        let view = view as usize;
+        if self.topic_of_view.len() <= view {
+            self.topic_of_view.resize(view + 1, 0);
+        }
+        self.topic_of_view[view] = topic as u32 + 1;
+    }
+
+    /// One of the gateway's updates.
+    fn take(&mut self, client: &mut Client, update: Update) -> Result<()> {
+        if update.kind == Kind::Other {
+            return Ok(());
+        }
+        let topic = self.topic_of_view.get(update.view as usize).copied().unwrap_or(0);
+        let topic = topic.checked_sub(1).with_context(|| format!("view {}", update.view))? as usize;
+        let number = match update.kind {
+            Kind::Trade { number, cents } => {
+                ensure!(cents == venue::cents(number), "trade {number} at {cents} cents");
+                number
+            }
+            Kind::Bbo { number, cents } => {
+                let number = number - venue::IMAGE_ID;
+                ensure!(
+                    number == 0 || cents == venue::cents(number),
+                    "best bid {number} at {cents} cents"
+                );
+                number
+            }
+            Kind::Image { number } | Kind::Delta { number } => number - venue::IMAGE_ID,
+            Kind::Lost(lost) => {
+                // The next trade follows those that were lost.
+                client.last[topic] += lost;
+                self.tallies[client.plan.group].missing += lost;
+                return Ok(());
+            }
+            Kind::Other => return Ok(()),
+        };
+        if self.has_stages
+            && let Some(intended_ns) = self.expected.intended_ns(topic, number)
+            && self.expected.counts(intended_ns)
+        {
+            let tally = &mut self.tallies[client.plan.group];
+            let (received_ns, sent_ns) = (update.received_us * 1_000, update.sent_us * 1_000);
+            record(&mut tally.venue, intended_ns, received_ns);
+            record(&mut tally.gateway, received_ns, sent_ns);
+            record(&mut tally.wire, sent_ns, self.now_ns);
+            record(&mut tally.inside, received_ns, self.now_ns);
+        }
+        self.deliver(client, topic, number)
+    }
+
+    /// A client received an event, or a state as of it.
+    fn deliver(&mut self, client: &mut Client, topic: usize, number: u64) -> Result<()> {
+        let last = std::mem::replace(&mut client.last[topic], number);
+        if last == UNKNOWN {
+            client.hold(self.now_ns);
+            return Ok(());
+        }
+        ensure!(number >= last, "event {number} of topic {topic} after {last}");
+        if number == last {
+            // A state may be told again, an event may not.
+            ensure!(self.conflates(), "event {number} of topic {topic} twice");
+            return Ok(());
+        }
+        let intended_ns = self.expected.intended_ns(topic, number);
+        let Some(intended_ns) = intended_ns else {
+            bail!("event {number} of topic {topic} was never published");
+        };
+        if !self.expected.counts(intended_ns) {
+            return Ok(());
+        }
+        let conflates = self.conflates();
+        let tally = &mut self.tallies[client.plan.group];
+        tally.updates += 1;
+        record(&mut tally.received, intended_ns, self.now_ns);
+        if conflates {
+            tally.changes += number - last;
+            let oldest_ns = self.expected.intended_ns(topic, last + 1).unwrap_or(intended_ns);
+            record(&mut tally.oldest, oldest_ns, self.now_ns);
+        } else {
+            tally.changes += 1;
+            tally.missing += number - last - 1;
+            if client.held == 0 {
+                client.hold(self.now_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Only the newest counts, and what it replaced is contained in it.
+    fn conflates(&self) -> bool {
+        matches!(self.wire, Wire::Tickfan(Channel::Bbo | Channel::Book))
+    }
+}
