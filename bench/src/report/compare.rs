@@ -67,7 +67,7 @@ fn compare(a: &Report, b: &Report) -> String {
             let header = ["", "a", "b", "b / a", ""];
             let mut rows = vec![header.map(str::to_owned).to_vec()];
             for figure in case.figures() {
-                let both = case.spread(peer, figure).zip(other.spread(peer, figure));
+                let both = case.spread(&peer, figure).zip(other.spread(&peer, figure));
                 let Some((was, is)) = both else { continue };
                 rows.push(vec![
                     figure.to_owned(),

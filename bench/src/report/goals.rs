@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::summary::{Spread, cases};
+use super::summary::{ENCODING, JSON, Spread};
 use super::{Better, Goal, Run, Term};
 
 /// From fewer rounds a ratio is an indication.
@@ -305,19 +305,23 @@ enum Measured {
 }
 
 fn measured(term: &Term, runs: &[Run]) -> Measured {
-    let cases = cases(runs);
-    let fits = |parameters: &std::collections::BTreeMap<String, String>| {
+    let names_encoding = term.parameters.iter().any(|(name, _)| *name == ENCODING);
+    let fits = |run: &&Run| {
         let has = |(name, value): &(&str, &str)| {
-            parameters.get(*name).is_some_and(|found| found == value)
+            run.parameters.get(*name).is_some_and(|found| found == value)
         };
-        term.parameters.iter().all(has)
+        // JSON is meant where nothing else is said.
+        let is_json = run.parameters.get(ENCODING).is_none_or(|encoding| encoding == JSON);
+        run.scenario == term.scenario
+            && run.peer == term.peer
+            && run.figures.contains_key(term.figure)
+            && term.parameters.iter().all(has)
+            && (names_encoding || is_json)
     };
-    let fitting =
-        cases.iter().filter(|case| case.scenario == term.scenario && fits(case.parameters));
-    let mut spreads = fitting.filter_map(|case| case.spread(term.peer, term.figure));
-    match (spreads.next(), spreads.next()) {
-        (None, _) => Measured::Never,
-        (Some(spread), None) => Measured::Once(spread),
-        (Some(_), Some(_)) => Measured::Ambiguous,
+    let fitting: Vec<&Run> = runs.iter().filter(fits).collect();
+    if fitting.windows(2).any(|pair| pair[0].parameters != pair[1].parameters) {
+        return Measured::Ambiguous;
     }
+    let values = fitting.iter().filter_map(|run| run.figures.get(term.figure)).copied();
+    Spread::of(values.collect()).map_or(Measured::Never, Measured::Once)
 }

@@ -166,8 +166,10 @@ fn case_article(html: &mut String, case: &Case<'_>) {
     let peers = case.peers();
     html.push_str("<div class=\"plots\">\n");
     for name in case.histograms() {
-        let lines: Vec<_> =
-            peers.iter().filter_map(|peer| Some((*peer, case.merged(peer, name)?))).collect();
+        let lines: Vec<_> = peers
+            .iter()
+            .filter_map(|peer| Some((peer.as_str(), case.merged(peer, name)?)))
+            .collect();
         if lines.is_empty() {
             continue;
         }
@@ -182,8 +184,10 @@ fn case_article(html: &mut String, case: &Case<'_>) {
         html.push_str("</figure>\n");
     }
     for name in case.figures().into_iter().filter(|name| DRAWN.contains(name)) {
-        let spreads: Vec<_> =
-            peers.iter().filter_map(|peer| Some((*peer, case.spread(peer, name)?))).collect();
+        let spreads: Vec<_> = peers
+            .iter()
+            .filter_map(|peer| Some((peer.as_str(), case.spread(peer, name)?)))
+            .collect();
         if spreads.len() < 2 {
             continue;
         }

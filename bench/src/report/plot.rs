@@ -55,9 +55,10 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// The class that gives a peer its colour.
+/// The class that gives a peer its colour, whatever its encoding.
 pub(super) fn class(peer: &str) -> &'static str {
-    match COLOURED.iter().position(|coloured| *coloured == peer) {
+    let name = peer.split(' ').next().unwrap_or_default();
+    match COLOURED.iter().position(|coloured| *coloured == name) {
         Some(0) => "peer tickfan",
         Some(1) => "peer uws",
         Some(2) => "peer naive",
@@ -66,6 +67,11 @@ pub(super) fn class(peer: &str) -> &'static str {
         Some(_) => "peer loop",
         None => "peer other",
     }
+}
+
+/// What fits beside a line or bar: the encoding where there is one, in the peer's colour.
+fn label(peer: &str) -> String {
+    escape(peer.split(' ').next_back().unwrap_or_default())
 }
 
 /// A logarithmic axis of times that begins and ends at a round one.
@@ -189,7 +195,7 @@ pub(super) fn percentiles(title: &str, lines: &[(&str, Histogram<u64>)]) -> Stri
             class(peer),
             x + 5.0,
             y + 4.0,
-            escape(peer)
+            label(peer)
         );
     }
     svg + "</svg>"
@@ -215,7 +221,7 @@ pub(super) fn bars(title: &str, peers: &[(&str, Spread)]) -> String {
              <rect class=\"{}\" x=\"{BAR_LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR_HEIGHT}\"/>",
             BAR_LEFT - 6.0,
             middle + 4.0,
-            escape(peer),
+            label(peer),
             class(peer),
             length(spread.median).max(1.0)
         );

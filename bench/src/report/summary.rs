@@ -1,6 +1,7 @@
 //! Runs → cases: the same scenario with the same parameters, peers side by side, rounds together.
 //!
-//! What every form of a report shows, and what is compared.
+//! What every form of a report shows, and what is compared. The encoding is no parameter of a case but
+//! of who stands in it: rivals speak JSON only, and are compared with every encoding of ours.
 
 use std::collections::BTreeMap;
 
@@ -31,11 +32,17 @@ impl Spread {
     }
 }
 
-/// The runs of one scenario that have the same parameters.
+/// The parameter that belongs to who was measured.
+pub(super) const ENCODING: &str = "encoding";
+
+/// The encoding that needs not be said.
+pub(super) const JSON: &str = "json";
+
+/// The runs of one scenario that have the same parameters, but for the encoding.
 #[derive(Debug)]
 pub(super) struct Case<'a> {
     pub(super) scenario: &'a str,
-    pub(super) parameters: &'a BTreeMap<String, String>,
+    pub(super) parameters: BTreeMap<String, String>,
     /// In the order in which they were run.
     runs: Vec<&'a Run>,
 }
@@ -44,32 +51,38 @@ pub(super) struct Case<'a> {
 pub(super) fn cases(runs: &[Run]) -> Vec<Case<'_>> {
     let mut cases: Vec<Case<'_>> = Vec::new();
     for run in runs {
+        let mut parameters = run.parameters.clone();
+        parameters.remove(ENCODING);
         let same =
-            |case: &&mut Case| case.scenario == run.scenario && *case.parameters == run.parameters;
+            |case: &&mut Case| case.scenario == run.scenario && case.parameters == parameters;
         match cases.iter_mut().find(same) {
             Some(case) => case.runs.push(run),
-            None => cases.push(Case {
-                scenario: &run.scenario,
-                parameters: &run.parameters,
-                runs: vec![run],
-            }),
+            None => cases.push(Case { scenario: &run.scenario, parameters, runs: vec![run] }),
         }
     }
     cases
 }
 
+/// Who was measured: the peer, and its encoding where that is not JSON.
+fn who(run: &Run) -> String {
+    match run.parameters.get(ENCODING).map(String::as_str) {
+        None | Some(JSON) => run.peer.clone(),
+        Some(encoding) => format!("{} {encoding}", run.peer),
+    }
+}
+
 impl<'a> Case<'a> {
     /// The scenario and its parameters.
     pub(super) fn title(&self) -> String {
-        super::title(self.scenario, self.parameters)
+        super::title(self.scenario, &self.parameters)
     }
 
-    /// Its peers, in the order in which they were first run.
-    pub(super) fn peers(&self) -> Vec<&'a str> {
+    /// Its peers, in the order in which they were first run; with an encoding that is not JSON.
+    pub(super) fn peers(&self) -> Vec<String> {
         let mut peers = Vec::new();
-        for run in &self.runs {
-            if !peers.contains(&run.peer.as_str()) {
-                peers.push(run.peer.as_str());
+        for peer in self.runs.iter().map(|run| who(run)) {
+            if !peers.contains(&peer) {
+                peers.push(peer);
             }
         }
         peers
@@ -95,13 +108,13 @@ impl<'a> Case<'a> {
 
     /// A figure of a peer.
     pub(super) fn spread(&self, peer: &str, figure: &str) -> Option<Spread> {
-        let runs = self.runs.iter().filter(|run| run.peer == peer);
+        let runs = self.runs.iter().filter(|run| who(run) == peer);
         Spread::of(runs.filter_map(|run| run.figures.get(figure)).copied().collect())
     }
 
     /// A histogram of a peer, all rounds together; none if nothing was recorded.
     pub(super) fn merged(&self, peer: &str, histogram: &str) -> Option<Histogram<u64>> {
-        let runs = self.runs.iter().filter(|run| run.peer == peer);
+        let runs = self.runs.iter().filter(|run| who(run) == peer);
         let mut histograms = runs.filter_map(|run| run.histograms.get(histogram));
         let mut merged = histograms.next()?.clone();
         merged.auto(true);

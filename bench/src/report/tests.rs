@@ -46,19 +46,22 @@ fn a_summary_reads_like_this() {
         run("tickfan", 2, &[("server_cpu_cores", 0.3), ("max_us", 8.5), ("p99_us", 1_300.0)]),
     ];
     let mut report = report(runs);
-    for run in &mut report.runs {
+    for run in report.runs.iter_mut().filter(|run| run.peer == "tickfan") {
         run.parameters.insert("encoding".to_owned(), "json".to_owned());
     }
+    let mut binary = run("tickfan", 1, &[("p99_us", 1_000.0), ("server_cpu_cores", 0.1)]);
+    binary.parameters.insert("encoding".to_owned(), "binary".to_owned());
+    report.runs.push(binary);
     let expected = "\
 bench fixed
 2026-01-01T00:00:00Z
 a processor, 2 cores, 0.0 GiB, Linux unknown; load before 0; unknown; commit unknown
 
-fixed budget_ms=20 encoding=json
-                                tickfan    uws
-  server_cpu_cores  0.250 (0.200–0.300)  0.500
-  p99_us            1,267 (1,234–1,300)  9,000
-  max_us                9 (8.500–9.500)      –
+fixed budget_ms=20
+                                tickfan    uws  tickfan binary
+  server_cpu_cores  0.250 (0.200–0.300)  0.500           0.100
+  p99_us            1,267 (1,234–1,300)  9,000           1,000
+  max_us                9 (8.500–9.500)      –               –
 
 goals (medians)
                                                                        figure  anchor  ratio  at least     aim   verdict
@@ -66,7 +69,7 @@ goals (medians)
 
 13 goals belong to scenarios that are not in this report
 
-warning: fixed budget_ms=20 encoding=json, uws, round 1: the load generator was the limit
+warning: fixed budget_ms=20, uws, round 1: the load generator was the limit
 warning: 1 of the ratios are of fewer than 3 rounds: they indicate, and prove nothing
 ";
     assert_eq!(text::summary(&report), expected);

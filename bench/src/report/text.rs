@@ -62,10 +62,10 @@ pub(super) fn spread(spread: &Spread) -> String {
 
 fn figures(text: &mut String, case: &Case<'_>) {
     let peers = case.peers();
-    let header = std::iter::once("").chain(peers.iter().copied()).map(str::to_owned).collect();
+    let header = std::iter::once(String::new()).chain(peers.iter().cloned()).collect();
     let mut rows = vec![header];
     for figure in case.figures() {
-        let cell = |peer: &&str| {
+        let cell = |peer: &String| {
             case.spread(peer, figure).map_or_else(|| "–".to_owned(), |found| spread(&found))
         };
         rows.push(std::iter::once(figure.to_owned()).chain(peers.iter().map(cell)).collect());
