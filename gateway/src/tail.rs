@@ -562,6 +562,7 @@ mod tests {
         change(&mut options);
         let gateway = thread::spawn(move || {
             let mut offered = String::new();
+            #[expect(clippy::result_large_err, reason = "the library asks for its own type")]
             let callback = |request: &server::Request, answer| {
                 let value = &request.headers()["sec-websocket-protocol"];
                 offered = value.to_str().unwrap().to_owned();
