@@ -80,8 +80,6 @@ struct State {
     tallies: Vec<Tally>,
     /// The topic of each of the gateway's views, plus one.
     topic_of_view: Vec<u32>,
-    /// Bytes read since the beginning of the order, by anybody.
-    bytes: u64,
     /// Clients that the server closed.
     gone: usize,
     /// The gateway's stages are taken apart.
@@ -112,7 +110,6 @@ impl Load {
                 expected: Expected::nothing(topics),
                 tallies: (0..groups).map(|_| Tally::new()).collect::<Result<_>>()?,
                 topic_of_view: Vec::new(),
-                bytes: 0,
                 gone: 0,
                 has_stages: false,
                 now_ns: clock::wall_ns(),
@@ -164,7 +161,6 @@ impl Load {
             }
         }
         self.state.expected = expected;
-        self.state.bytes = 0;
         Ok(())
     }
 
@@ -204,11 +200,6 @@ impl Load {
                 client.last[topic] == ends[topic]
             })
         })
-    }
-
-    /// Bytes read since the order began.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.state.bytes
     }
 
     /// Clients that the server closed.
@@ -361,7 +352,6 @@ impl Load {
         if count == 0 {
             return self.on_end(index);
         }
-        self.state.bytes += count as u64;
         let is_open = self.state.expected.is_open(now);
         let tally = &mut self.state.tallies[client.plan.group];
         if client.phase == Phase::Live && !client.is_checked {

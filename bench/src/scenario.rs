@@ -73,8 +73,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::load::client::Plan;
-use crate::peer::process::pin;
 use crate::peer::{Channel, Name};
+use crate::pin::pin;
 use crate::report::Run;
 use session::{LOAD_CORE, Outcome, Session, Setup, Trial, micros, plans};
 

@@ -50,7 +50,6 @@ pub(crate) const fn cents(number: u64) -> u64 {
 /// The venue.
 pub(crate) struct Venue {
     topics: usize,
-    channel: Channel,
     seed: u64,
     floor: Arc<Floor>,
     /// Where its stream is.
@@ -112,7 +111,6 @@ impl Venue {
         });
         Ok(Self {
             topics,
-            channel,
             seed,
             floor,
             stream: addresses.0,

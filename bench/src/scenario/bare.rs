@@ -18,7 +18,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use super::session::SERVER_CORE;
 use crate::clock;
 use crate::load::tally::record;
-use crate::peer::process::pin;
+use crate::pin::pin;
 
 /// Between two messages of the latency loop.
 const EVERY: Duration = Duration::from_millis(5);
