@@ -10,8 +10,8 @@ mod scan;
 pub(crate) mod tally;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use tickfan_core::ws::Opcode;
@@ -19,7 +19,7 @@ use tickfan_core::ws::Opcode;
 use crate::clock;
 use crate::peer::{Channel, venue};
 use check::{Expected, UNKNOWN};
-use client::{Client, Phase, Plan};
+use client::{Client, Found, Milestones, Pace, Phase, Plan};
 use scan::{Kind, Unreadable, Update};
 use tally::{Tally, record};
 
@@ -36,6 +36,12 @@ const EVENTS_MAX: usize = 512;
 const CONNECT_STEP_NS: u64 = 10_000_000;
 
 const SECOND_NS: u64 = 1_000_000_000;
+
+/// A slow client reads this often …
+const SLOW_EVERY_NS: u64 = 50_000_000;
+
+/// … so many bytes: some 40 KB a second, a tenth of what one that is to get everything would need.
+const SLOW_BYTES: usize = 2_048;
 
 /// What a server's clients read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,8 @@ pub(crate) struct Load {
     next: usize,
     unanswered: usize,
     live: usize,
+    /// When slow clients read again.
+    slow_ns: u64,
     state: State,
     /// Sleeps for readiness are replaced by asking again and again: for latencies below a
     /// millisecond.
@@ -72,8 +80,6 @@ struct State {
     tallies: Vec<Tally>,
     /// The topic of each of the gateway's views, plus one.
     topic_of_view: Vec<u32>,
-    /// Bytes read since the beginning of the order, by anybody.
-    bytes: u64,
     /// Clients that the server closed.
     gone: usize,
     /// The gateway's stages are taken apart.
@@ -98,12 +104,12 @@ impl Load {
             next: 0,
             unanswered: 0,
             live: 0,
+            slow_ns: 0,
             state: State {
                 wire,
                 expected: Expected::nothing(topics),
                 tallies: (0..groups).map(|_| Tally::new()).collect::<Result<_>>()?,
                 topic_of_view: Vec::new(),
-                bytes: 0,
                 gone: 0,
                 has_stages: false,
                 now_ns: clock::wall_ns(),
@@ -155,7 +161,6 @@ impl Load {
             }
         }
         self.state.expected = expected;
-        self.state.bytes = 0;
         Ok(())
     }
 
@@ -186,17 +191,15 @@ impl Load {
     /// Every checked client of a group holds the last event of each of its topics.
     pub(crate) fn is_complete(&self) -> bool {
         let ends = self.state.expected.ends();
-        self.clients.iter().filter(|client| client.is_checked && !client.is_paused).all(|client| {
+        let prompt = self.clients.iter().filter(|client| {
+            client.is_checked && client.pace == Pace::Prompt && client.phase == Phase::Live
+        });
+        prompt.into_iter().all(|client| {
             client.plan.topics.iter().all(|topic| {
                 let topic = *topic as usize;
                 client.last[topic] == ends[topic]
             })
         })
-    }
-
-    /// Bytes read since the order began.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.state.bytes
     }
 
     /// Clients that the server closed.
@@ -217,23 +220,113 @@ impl Load {
             if now >= until_ns {
                 return Ok(());
             }
-            let left_ns = if self.is_spinning { 0 } else { until_ns - now };
+            let mut until_ns = until_ns;
+            if self.slow_ns != 0 {
+                if now >= self.slow_ns {
+                    self.slow_ns = now + SLOW_EVERY_NS;
+                    self.read_slowly()?;
+                }
+                until_ns = until_ns.min(self.slow_ns);
+            }
+            let left_ns = if self.is_spinning { 0 } else { until_ns.saturating_sub(now) };
             let timeout = Timespec {
                 tv_sec: (left_ns / SECOND_NS) as i64,
                 tv_nsec: (left_ns % SECOND_NS) as _,
             };
             let mut ready = std::mem::take(&mut self.ready);
             ready.clear();
-            match epoll::wait(&self.poller, rustix::buffer::spare_capacity(&mut ready), Some(&timeout))
-            {
+            match epoll::wait(
+                &self.poller,
+                rustix::buffer::spare_capacity(&mut ready),
+                Some(&timeout),
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("the poller failed"),
             }
             for event in &ready {
                 let index = event.data.u64() as usize;
-                self.on_ready(index).with_context(|| format!("client {index}"))?;
+                self.on_ready(index, READ_BYTES).with_context(|| format!("client {index}"))?;
             }
             self.ready = ready;
+        }
+    }
+
+    fn read_slowly(&mut self) -> Result<()> {
+        for index in 0..self.clients.len() {
+            if self.clients[index].pace == Pace::Slow && self.clients[index].phase == Phase::Live {
+                self.on_ready(index, SLOW_BYTES).with_context(|| format!("client {index}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the clients of a group read otherwise from now on.
+    ///
+    /// # Errors
+    /// When the poller refuses a client.
+    pub(crate) fn set_pace(&mut self, group: usize, pace: Pace) -> Result<()> {
+        let now = clock::wall_ns();
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            if client.plan.group != group || client.phase != Phase::Live || client.pace == pace {
+                continue;
+            }
+            let stream = client.stream.as_ref().context("no connection")?;
+            if client.pace == Pace::Prompt {
+                epoll::delete(&self.poller, stream)?;
+            }
+            if pace == Pace::Prompt {
+                client.found = Found { resumed_ns: now, ..Found::default() };
+                let data = EventData::new_u64(index as u64);
+                epoll::add(&self.poller, stream, data, EventFlags::IN)?;
+            }
+            client.pace = pace;
+            if pace == Pace::Slow {
+                self.slow_ns = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the clients of a group found when they read again.
+    pub(crate) fn found(&self, group: usize) -> Vec<Found> {
+        let clients = self.clients.iter().filter(|client| client.plan.group == group);
+        clients.map(|client| client.found).collect()
+    }
+
+    /// When each client had what.
+    pub(crate) fn milestones(&self) -> Vec<Milestones> {
+        let milestones = |client: &Client| Milestones {
+            upgraded_ns: client.upgraded_ns,
+            first_ns: client.first_ns,
+            complete_ns: client.complete_ns,
+        };
+        self.clients.iter().map(milestones).collect()
+    }
+
+    /// Forgets how long clients were silent; they are from now on.
+    pub(crate) fn begin_silence(&mut self) {
+        let now = clock::wall_ns();
+        for client in &mut self.clients {
+            (client.read_ns, client.silence_ns) = (now, 0);
+        }
+    }
+
+    /// The longest silence of a client that is still there.
+    pub(crate) fn silence_ns(&self) -> u64 {
+        let now = clock::wall_ns();
+        let live = self.clients.iter().filter(|client| client.phase == Phase::Live);
+        live.map(|client| client.silence_ns.max(now - client.read_ns)).max().unwrap_or(0)
+    }
+
+    /// Every other client vanishes without a word.
+    pub(crate) fn vanish(&mut self) {
+        for client in self.clients.iter_mut().step_by(2) {
+            if client.phase == Phase::Live {
+                client.phase = Phase::Vanished;
+                // The poller forgets a descriptor that is closed.
+                client.stream = None;
+                self.live -= 1;
+            }
         }
     }
 
@@ -248,7 +341,7 @@ impl Load {
         Ok(())
     }
 
-    fn on_ready(&mut self, index: usize) -> Result<()> {
+    fn on_ready(&mut self, index: usize, bytes_max: usize) -> Result<()> {
         let client = &mut self.clients[index];
         if client.phase == Phase::Connecting {
             client.connected(self.wire)?;
@@ -256,13 +349,12 @@ impl Load {
             epoll::modify(&self.poller, stream, EventData::new_u64(index as u64), EventFlags::IN)?;
             return Ok(());
         }
-        let Some(count) = client.recv(&mut self.buffer)? else { return Ok(()) };
+        let Some(count) = client.recv(&mut self.buffer[..bytes_max])? else { return Ok(()) };
         let now = clock::wall_ns();
         self.state.now_ns = now;
         if count == 0 {
             return self.on_end(index);
         }
-        self.state.bytes += count as u64;
         let is_open = self.state.expected.is_open(now);
         let tally = &mut self.state.tallies[client.plan.group];
         if client.phase == Phase::Live && !client.is_checked {
@@ -332,8 +424,9 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
         }
         client.upgraded(state.wire, state.now_ns)?;
     }
-    let unreadable =
-        |payload: &[u8]| format!("unreadable: {}", String::from_utf8_lossy(&payload[..payload.len().min(400)]));
+    let unreadable = |payload: &[u8]| {
+        format!("unreadable: {}", String::from_utf8_lossy(&payload[..payload.len().min(400)]))
+    };
     loop {
         let left = &bytes[at..];
         let frame = match scan::frame(left) {
@@ -349,7 +442,7 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                 };
                 state.deliver(client, topic, number)?;
             }
-            (1, Wire::Tickfan(_)) if frame.payload.starts_with(b"{\"type\"") => {
+            (1, Wire::Tickfan(_)) if !frame.payload.starts_with(b"{\"n\":") => {
                 for (topic, view) in client::subscriptions(frame.payload)? {
                     state.name_view(view, topic);
                     if let Phase::Subscribing(left) = &mut client.phase {
@@ -367,10 +460,13 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                         checked = state.take(client, update);
                     }
                 };
-                if scan::json(frame.payload, &mut visit).is_err() {
+                let Ok(late) = scan::json(frame.payload, &mut visit) else {
                     bail!(unreadable(frame.payload));
-                }
+                };
                 checked?;
+                if state.expected.is_open(state.now_ns) {
+                    state.tallies[client.plan.group].late += late as u64;
+                }
             }
             (9, _) => client.send_frame(Opcode::Pong, frame.payload)?,
             (8 | 10, _) => {}
@@ -401,14 +497,16 @@ impl State {
                 number
             }
             Kind::Bbo { number, cents } => {
-                let number = number - venue::IMAGE_ID;
+                let number = number.checked_sub(venue::IMAGE_ID).context("before the image")?;
                 ensure!(
                     number == 0 || cents == venue::cents(number),
                     "best bid {number} at {cents} cents"
                 );
                 number
             }
-            Kind::Image { number } | Kind::Delta { number } => number - venue::IMAGE_ID,
+            Kind::Image { number } | Kind::Delta { number } => {
+                number.checked_sub(venue::IMAGE_ID).context("before the image")?
+            }
             Kind::Lost(lost) => {
                 // The next trade follows those that were lost.
                 client.last[topic] += lost;
@@ -448,6 +546,7 @@ impl State {
         let Some(intended_ns) = intended_ns else {
             bail!("event {number} of topic {topic} was never published");
         };
+        client.found.add(self.now_ns.saturating_sub(intended_ns), self.now_ns);
         if !self.expected.counts(intended_ns) {
             return Ok(());
         }

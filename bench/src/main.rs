@@ -5,6 +5,7 @@
 mod clock;
 mod load;
 mod peer;
+mod pin;
 mod report;
 mod scenario;
 mod schedule;

@@ -71,7 +71,7 @@ pub(crate) struct PeerOptions {
 /// When it cannot be started, or fails.
 pub(crate) fn run(options: &PeerOptions) -> Result<()> {
     if let Some(core) = options.core {
-        process::pin(core)?;
+        crate::pin::pin(core)?;
     }
     match options.name {
         Name::Tickfan => tickfan::run(options),

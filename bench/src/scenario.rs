@@ -59,8 +59,12 @@
 //! run for a case and a round. That is the unit in which peers alternate, and at which an interrupted
 //! set is resumed.
 
+mod bare;
 mod capacity;
+mod crowd;
+mod ingest;
 mod session;
+mod stall;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -68,10 +72,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::peer::process::pin;
+use crate::load::client::Plan;
 use crate::peer::{Channel, Name};
+use crate::pin::pin;
 use crate::report::Run;
-use session::{LOAD_CORE, Outcome, Session, Setup, Trial, plans};
+use session::{LOAD_CORE, Outcome, Session, Setup, Trial, micros, plans};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -80,6 +85,20 @@ pub(crate) enum Scenario {
     Fixed,
     /// The highest rate with p99 below 50 ms, every update or conflated
     Capacity,
+    /// From the venue's bytes to the subscriber, per class and load
+    Latency,
+    /// What stalled and slow clients do to others, and what they find when they read again
+    Stall,
+    /// Memory and CPU of idle connections
+    Idle,
+    /// Everybody connects at once, then half vanish
+    Storm,
+    /// How many clients one shard serves at a budget
+    Subscribers,
+    /// Where the time goes between the venue and the subscriber
+    EndToEnd,
+    /// Decode, book, snapshot: what a venue message costs
+    Ingest,
 }
 
 /// What holds for all runs of a call.
@@ -91,8 +110,8 @@ pub(crate) struct LoadOptions {
     /// Only cases with this parameter, `mode=every`; may be given several times
     #[arg(long = "only", value_name = "NAME=VALUE")]
     pub(crate) only: Vec<String>,
-    /// Shorter windows, for a look
-    #[arg(skip)]
+    /// Shorter windows and fewer cases
+    #[arg(long = "short")]
     pub(crate) is_quick: bool,
 }
 
@@ -107,51 +126,131 @@ pub(crate) struct Case {
     pub(crate) about: Duration,
 }
 
-/// Topics of all scenarios.
+/// Topics of all scenarios where nothing else is said.
 const TOPICS: usize = 200;
 
 /// Deliveries a second of `fixed`.
 const FIXED_PER_S: f64 = 1_000_000.0;
 
+/// Clients of the strict class in `latency`, and all clients there.
+const FAST_CLIENTS: usize = 20;
+const FAST_BUDGET_MS: u32 = 1;
+
+/// Events a second of `subscribers` at feed x1.
+const FEED_X1_PER_S: u64 = 2_000;
+
+/// Clients of `subscribers` in the case `cost`.
+const COST_CLIENTS: usize = 2_000;
+
+/// Descriptors that a process leaves to others: the rest may be connections.
+const CONNECTIONS_MAX: usize = 19_000;
+
+/// A class is served when fewer updates than this are late.
+const LATE_SHARE_MAX: f64 = 0.001;
+
+/// The search for the most clients ends when what held and what did not are this close.
+const CLIENTS_CLOSE: f64 = 1.08;
+
 /// All cases of a scenario for these peers, in an order in which peers alternate.
 pub(crate) fn cases(scenario: Scenario, peers: &[Name], options: &LoadOptions) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |peer: Name, parameters: &[(&str, &str)], seconds: u64| {
-        let parameters: BTreeMap<String, String> = parameters
+    let mut add = |peer: Option<Name>, parameters: &[(&str, &str)], seconds: u64| {
+        let mut parameters: BTreeMap<String, String> = parameters
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let wanted = options.only.iter().all(|only| {
+        let is_wanted = options.only.iter().all(|only| {
             only.split_once('=')
                 .is_some_and(|(name, value)| parameters.get(name).is_none_or(|has| has == value))
         });
-        if wanted {
-            cases.push(Case {
-                scenario,
-                peer: Some(peer),
-                parameters,
-                about: Duration::from_secs(seconds),
-            });
+        if peer == Some(Name::Tickfan) && scenario != Scenario::Ingest {
+            parameters.insert("encoding".to_owned(), "json".to_owned());
+        }
+        if is_wanted {
+            cases.push(Case { scenario, peer, parameters, about: Duration::from_secs(seconds) });
         }
     };
     let usual = [("budget_ms", "20"), ("clients", "1000"), ("topics", "20")];
+    let with = |parameters: &[(&'static str, &'static str)]| [&usual[..], parameters].concat();
+    let gateway = peers.iter().copied().filter(|peer| *peer == Name::Tickfan);
+    let gateway: Vec<Option<Name>> = gateway.map(Some).collect();
+    let peers: Vec<Option<Name>> = peers.iter().copied().map(Some).collect();
     match scenario {
-        Scenario::Fixed => {
-            for peer in peers {
-                add(*peer, &usual, 12);
-            }
-        }
+        Scenario::Fixed => peers.iter().for_each(|peer| add(*peer, &usual, 12)),
         Scenario::Capacity => {
             for mode in ["every", "conflated"] {
-                for peer in peers {
-                    add(*peer, &[&usual[..], &[("mode", mode)]].concat(), 60);
+                for peer in &peers {
+                    add(*peer, &with(&[("mode", mode)]), 60);
                 }
             }
         }
-    }
-    for case in &mut cases {
-        if case.peer == Some(Name::Tickfan) {
-            case.parameters.insert("encoding".to_owned(), "json".to_owned());
+        Scenario::Latency => {
+            if !gateway.is_empty() {
+                add(None, &[("case", "loop")], 6);
+            }
+            for case in ["one", "hundred", "thousand"] {
+                peers.iter().for_each(|peer| add(*peer, &[("case", case)], 8));
+            }
+            for load_percent in ["1", "50", "90"] {
+                for peer in &peers {
+                    add(*peer, &with(&[("case", "load"), ("load_percent", load_percent)]), 10);
+                }
+            }
+            for case in ["fast-alone", "fast-beside"] {
+                gateway.iter().for_each(|peer| add(*peer, &[("case", case)], 10));
+            }
+        }
+        Scenario::Stall => {
+            for variant in ["without", "with"] {
+                for peer in &peers {
+                    add(*peer, &[("variant", variant), ("budget_ms", "20")], 24);
+                }
+            }
+        }
+        Scenario::Idle => {
+            for peer in &peers {
+                add(*peer, &[("connections", "10000"), ("topics", "10")], 16);
+            }
+        }
+        Scenario::Storm => {
+            for clients in ["2000", "10000"] {
+                for peer in &peers {
+                    add(*peer, &[("clients", clients), ("topics", "10")], 10);
+                }
+            }
+        }
+        Scenario::Subscribers => {
+            let short = [("100", "1")];
+            let all = ["10", "50", "100", "1000"]
+                .map(|budget_ms| ["1", "10", "100"].map(|feed_x| (budget_ms, feed_x)));
+            let searched = if options.is_quick { &short[..] } else { all.as_flattened() };
+            for budget_ms in ["10", "50", "100", "1000"] {
+                if !gateway.is_empty() && searched.iter().any(|(of, _)| *of == budget_ms) {
+                    add(None, &[("case", "loop"), ("budget_ms", budget_ms)], 6);
+                }
+            }
+            for (budget_ms, feed_x) in searched {
+                let parameters = [
+                    ("case", "search"),
+                    ("budget_ms", *budget_ms),
+                    ("feed_x", *feed_x),
+                    ("topics", "20"),
+                ];
+                gateway.iter().for_each(|peer| add(*peer, &parameters, 90));
+            }
+            for feed_x in ["1", "10", "100"] {
+                let parameters =
+                    [("case", "cost"), ("budget_ms", "100"), ("feed_x", feed_x), ("topics", "20")];
+                gateway.iter().for_each(|peer| add(*peer, &parameters, 8));
+            }
+        }
+        Scenario::EndToEnd => {
+            gateway.iter().for_each(|peer| add(*peer, &usual, 10));
+        }
+        Scenario::Ingest => {
+            for recording in ingest::RECORDINGS {
+                gateway.iter().for_each(|peer| add(*peer, &[("recording", recording.name)], 5));
+            }
         }
     }
     cases
@@ -161,6 +260,8 @@ pub(crate) fn cases(scenario: Scenario, peers: &[Name], options: &LoadOptions) -
 #[derive(Debug)]
 pub(crate) struct Bench {
     options: LoadOptions,
+    /// Events a second that each peer was found to hold, every update delivered.
+    held_per_s: BTreeMap<String, f64>,
 }
 
 impl Bench {
@@ -170,7 +271,7 @@ impl Bench {
     /// When the machine has no two cores.
     pub(crate) fn new(options: LoadOptions) -> Result<Self> {
         pin(LOAD_CORE).context("server and load need a core each")?;
-        Ok(Self { options })
+        Ok(Self { options, held_per_s: BTreeMap::new() })
     }
 
     /// Measures one case once.
@@ -190,12 +291,38 @@ impl Bench {
         match (case.scenario, case.peer) {
             (Scenario::Fixed, Some(peer)) => self.fixed(peer, case, &mut run)?,
             (Scenario::Capacity, Some(peer)) => self.capacity(peer, case, &mut run)?,
+            (Scenario::Latency, None) => relay(&mut run)?,
+            (Scenario::Latency, Some(peer)) => self.latency(peer, case, &mut run)?,
+            (Scenario::Stall, Some(peer)) => self.stall(peer, case, &mut run)?,
+            (Scenario::Idle, Some(peer)) => {
+                let connections = number(case, "connections")?.min(CONNECTIONS_MAX);
+                let plans =
+                    plans(self.options.seed, connections, number(case, "topics")?, TOPICS, 100);
+                run.figures = crowd::idle(self.setup(peer, Channel::Bbo, TOPICS, plans))?;
+                run.remarks.push("more connections do not fit the limit of descriptors".to_owned());
+            }
+            (Scenario::Storm, Some(peer)) => {
+                let (clients, topics) = (number(case, "clients")?, number(case, "topics")?);
+                let plans = plans(self.options.seed, clients, topics, topics, 100);
+                // As many deliveries a second as every peer can make.
+                let feed_per_s = (100_000 / clients as u64).min(50);
+                let setup = self.setup(peer, Channel::Bbo, topics, plans);
+                run.figures = crowd::storm(setup, feed_per_s)?;
+            }
+            (Scenario::Subscribers, _) => self.subscribers(case, &mut run)?,
+            (Scenario::EndToEnd, Some(peer)) => self.end_to_end(peer, case, &mut run)?,
+            (Scenario::Ingest, Some(_)) => ingest::run(text(case, "recording")?, &mut run)?,
             (scenario, None) => bail!("{} has no bare loop", name_of(&scenario)),
         }
         Ok(run)
     }
 
-    fn setup(&self, peer: Name, case: &Case, channel: Channel) -> Result<Setup> {
+    fn setup(&self, peer: Name, channel: Channel, topics: usize, plans: Vec<Plan>) -> Setup {
+        Setup { peer, channel, topics, seed: self.options.seed, plans }
+    }
+
+    /// The clients that a case's parameters name.
+    fn usual(&self, peer: Name, case: &Case, channel: Channel) -> Result<Setup> {
         let plans = plans(
             self.options.seed,
             number(case, "clients")?,
@@ -203,22 +330,39 @@ impl Bench {
             TOPICS,
             number(case, "budget_ms")? as u32,
         );
-        Ok(Setup { peer, channel, topics: TOPICS, seed: self.options.seed, plans })
+        Ok(self.setup(peer, channel, TOPICS, plans))
+    }
+
+    /// The window of a run at one rate.
+    fn window_ms(&self) -> u64 {
+        if self.options.is_quick { 3_000 } else { 8_000 }
+    }
+
+    fn trial(&self, feed_per_s: u64) -> Trial {
+        Trial { feed_per_s, warm_ms: 1_500, window_ms: self.window_ms() }
     }
 
     fn fixed(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
-        let setup = self.setup(peer, case, Channel::Trades)?;
+        let setup = self.usual(peer, case, Channel::Trades)?;
         let feed_per_s = (FIXED_PER_S / setup.deliveries_per_event()) as u64;
-        let window_ms = if self.options.is_quick { 4_000 } else { 8_000 };
-        let mut session = Session::open(setup)?;
-        let outcome = session.run(Trial { feed_per_s, warm_ms: 1_500, window_ms })?;
-        put(outcome, run);
+        put(Session::open(setup)?.run(self.trial(feed_per_s))?, run);
         Ok(())
     }
 
-    fn capacity(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
-        let is_conflated = case.parameters.get("mode").is_some_and(|mode| mode == "conflated");
+    fn capacity(&mut self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let is_conflated = text(case, "mode")? == "conflated";
         let channel = if is_conflated { Channel::Bbo } else { Channel::Trades };
+        let setup = self.usual(peer, case, channel)?;
+        let found = self.search(setup)?;
+        let capacity = found.outcome.figures["deliveries_per_s"];
+        put(found.outcome, run);
+        run.figures.insert("capacity_per_s".to_owned(), capacity);
+        run.figures.insert("trials".to_owned(), found.trials as f64);
+        Ok(())
+    }
+
+    fn search(&mut self, setup: Setup) -> Result<capacity::Found> {
+        let (peer, channel) = (setup.peer, setup.channel);
         let first_per_s = match (peer, channel) {
             (Name::Tickfan, Channel::Trades) => 20_000,
             (Name::Tickfan, _) => 60_000,
@@ -226,14 +370,169 @@ impl Bench {
             (Name::Naive | Name::Nats, _) => 500,
         };
         let window_ms = if self.options.is_quick { 1_500 } else { 2_500 };
-        let found =
-            capacity::search(self.setup(peer, case, channel)?, first_per_s, 1_000, window_ms)?;
-        let capacity = found.outcome.figures["deliveries_per_s"];
-        put(found.outcome, run);
-        run.figures.insert("capacity_per_s".to_owned(), capacity);
-        run.figures.insert("trials".to_owned(), found.trials as f64);
+        let found = capacity::search(setup, first_per_s, 1_000, window_ms)?;
+        if channel == Channel::Trades {
+            self.held_per_s.insert(name_of(&peer), found.outcome.figures["feed_per_s"]);
+        }
+        Ok(found)
+    }
+
+    /// Events a second that a peer holds with the usual clients: found before, or now.
+    fn held_per_s(&mut self, peer: Name) -> Result<f64> {
+        if let Some(held) = self.held_per_s.get(&name_of(&peer)) {
+            return Ok(*held);
+        }
+        let plans = plans(self.options.seed, 1_000, 20, TOPICS, 20);
+        let found = self.search(self.setup(peer, Channel::Trades, TOPICS, plans))?;
+        Ok(found.outcome.figures["feed_per_s"])
+    }
+
+    fn latency(&mut self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let seed = self.options.seed;
+        let crowd = |clients| plans(seed, clients, 10, TOPICS, 0);
+        let (topics, plans, feed_per_s) = match text(case, "case")? {
+            "one" => (1, plans(seed, 1, 1, 1, 0), 200),
+            "hundred" => (TOPICS, crowd(100), 2_000),
+            "thousand" => (TOPICS, crowd(1_000), 2_000),
+            "load" => {
+                let percent = number(case, "load_percent")? as f64;
+                let feed_per_s = self.held_per_s(peer)? * percent / 100.0;
+                (TOPICS, plans(seed, 1_000, 20, TOPICS, 20), feed_per_s as u64)
+            }
+            other => {
+                let feed_per_s = self.held_per_s(peer)? * 0.9;
+                let mut plans = plans(seed, 1_000, 20, TOPICS, 20);
+                for (index, plan) in plans.iter_mut().enumerate() {
+                    // Spread among the others, as they would be.
+                    if index % (1_000 / FAST_CLIENTS) == 0 {
+                        plan.budget_ms = FAST_BUDGET_MS;
+                    } else {
+                        plan.group = 1;
+                    }
+                }
+                if other == "fast-alone" {
+                    plans.retain(|plan| plan.group == 0);
+                }
+                (TOPICS, plans, feed_per_s as u64)
+            }
+        };
+        let is_one = plans.len() == 1;
+        let mut session = Session::open(self.setup(peer, Channel::Trades, topics, plans))?;
+        session.load.is_spinning = is_one;
+        if peer == Name::Tickfan {
+            session.load.measure_stages();
+        }
+        let trial = self.trial(feed_per_s);
+        put(session.run(trial)?, run);
+        if is_one && peer == Name::Tickfan {
+            stages(&session, run);
+        }
+        if session.load.tallies().len() > 1 {
+            let slow = session.outcome(trial, 1);
+            run.figures.insert("slow_p99_us".to_owned(), slow.p99_ns as f64 / 1e3);
+        }
         Ok(())
     }
+
+    fn stall(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let channel = if peer == Name::Tickfan { Channel::Bbo } else { Channel::Trades };
+        let plans = stall::plans(self.options.seed, TOPICS, number(case, "budget_ms")? as u32);
+        let stall_ms = (text(case, "variant")? == "with").then_some(15_000);
+        let setup = self.setup(peer, channel, TOPICS, plans);
+        put(stall::run(setup, stall_ms, self.window_ms())?, run);
+        Ok(())
+    }
+
+    fn subscribers(&self, case: &Case, run: &mut Run) -> Result<()> {
+        let budget_ms = number(case, "budget_ms")?;
+        if case.peer.is_none() {
+            let per_s = bare::sends_per_s(1_000, Duration::from_millis(self.window_ms()))?;
+            run.figures.insert("sends_per_s".to_owned(), per_s);
+            run.figures.insert("clients".to_owned(), per_s * budget_ms as f64 / 1e3);
+            return Ok(());
+        }
+        let feed_per_s = FEED_X1_PER_S * number(case, "feed_x")? as u64;
+        let serve = |clients: usize| -> Result<Outcome> {
+            let plans = plans(self.options.seed, clients, 20, TOPICS, budget_ms as u32);
+            let setup = self.setup(Name::Tickfan, Channel::Bbo, TOPICS, plans);
+            let mut session = Session::open(setup)?;
+            let window_ms = 2_500.max(3 * budget_ms as u64);
+            let mut outcome = session.run(Trial { feed_per_s, warm_ms: 1_500, window_ms })?;
+            let tally = &session.load.tallies()[0];
+            let late_share = tally.late as f64 / tally.updates.max(1) as f64;
+            outcome.figures.insert("late_share".to_owned(), late_share);
+            outcome.figures.insert("clients".to_owned(), clients as f64);
+            let (checked, all) = session.load.due(0);
+            let scale = all as f64 / checked.max(1) as f64;
+            let sends_per_s = tally.reads as f64 * scale * 1e3 / window_ms as f64;
+            outcome.figures.insert("sends_per_s".to_owned(), sends_per_s);
+            eprintln!(
+                "      {clients:>6} clients: {:.3} % late, {sends_per_s:.0} sends/s, server {:.2}, \
+                 generator {:.2}",
+                late_share * 100.0,
+                outcome.figures["server_cpu_cores"],
+                outcome.figures["generator_cpu_cores"],
+            );
+            Ok(outcome)
+        };
+        if text(case, "case")? == "cost" {
+            put(serve(COST_CLIENTS)?, run);
+            return Ok(());
+        }
+        let mut best = None;
+        let first = (40 * budget_ms).clamp(100, CONNECTIONS_MAX / 2) as f64;
+        capacity::bracket(first, CLIENTS_CLOSE, |clients| {
+            if clients as usize > CONNECTIONS_MAX {
+                return Ok(false);
+            }
+            let outcome = serve(clients as usize)?;
+            let holds = outcome.figures["late_share"] < LATE_SHARE_MAX;
+            if holds {
+                best = Some(outcome);
+            }
+            Ok(holds)
+        })?;
+        put(best.context("it does not serve even a few clients")?, run);
+        if run.figures["clients"] * CLIENTS_CLOSE > CONNECTIONS_MAX as f64 {
+            run.remarks.push("the limit of descriptors was the limit".to_owned());
+        }
+        Ok(())
+    }
+
+    fn end_to_end(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let mut session = Session::open(self.usual(peer, case, Channel::Trades)?)?;
+        session.load.measure_stages();
+        put(session.run(self.trial(2_000))?, run);
+        stages(&session, run);
+        Ok(())
+    }
+}
+
+/// The stages between the venue and the reader.
+fn stages(session: &Session, run: &mut Run) {
+    let tally = &session.load.tallies()[0];
+    let stages = [
+        ("venue", &tally.venue),
+        ("gateway", &tally.gateway),
+        ("wire", &tally.wire),
+        ("in", &tally.inside),
+    ];
+    for (name, histogram) in stages {
+        run.figures.insert(format!("{name}_p50_us"), micros(histogram, 0.5));
+        run.figures.insert(format!("{name}_p99_us"), micros(histogram, 0.99));
+        run.histograms.insert(name.to_owned(), histogram.clone());
+    }
+}
+
+/// Messages of the bare loop.
+const RELAYED: u32 = 1_000;
+
+fn relay(run: &mut Run) -> Result<()> {
+    let histogram = bare::relay(RELAYED)?;
+    run.figures.insert("in_p50_us".to_owned(), micros(&histogram, 0.5));
+    run.figures.insert("in_p99_us".to_owned(), micros(&histogram, 0.99));
+    run.histograms.insert("in".to_owned(), histogram);
+    Ok(())
 }
 
 fn put(outcome: Outcome, run: &mut Run) {
@@ -242,9 +541,13 @@ fn put(outcome: Outcome, run: &mut Run) {
     run.remarks.extend(outcome.remarks);
 }
 
+fn text<'a>(case: &'a Case, name: &str) -> Result<&'a str> {
+    case.parameters.get(name).map(String::as_str).with_context(|| format!("no parameter {name}"))
+}
+
 /// A parameter that is a number.
 fn number(case: &Case, name: &str) -> Result<usize> {
-    let text = case.parameters.get(name).with_context(|| format!("no parameter {name}"))?;
+    let text = text(case, name)?;
     text.parse().with_context(|| format!("{name} is {text:?}"))
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Phase {
     Live,
     /// Was closed by the server.
     Gone,
+    /// Ended the connection itself.
+    Vanished,
 }
 
 /// One client.
@@ -68,8 +70,65 @@ pub(super) struct Client {
     pub(super) read_ns: u64,
     /// The longest time between two reads since [`super::Load::begin`].
     pub(super) silence_ns: u64,
-    /// It does not read.
-    pub(super) is_paused: bool,
+    /// How it reads.
+    pub(super) pace: Pace,
+    /// What it found when it read again.
+    pub(super) found: Found,
+}
+
+/// How a client reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// At once.
+    Prompt,
+    /// Not at all.
+    Stalled,
+    /// So many bytes at most, every so often.
+    Slow,
+}
+
+/// What a client finds when it reads again after a stall.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// When it read again.
+    pub(crate) resumed_ns: u64,
+    /// The age of the first update; 0 = none yet.
+    pub(crate) first_age_ns: u64,
+    /// Old updates before the first fresh one.
+    pub(crate) old: u64,
+    /// When the first fresh one came; 0 = not yet.
+    pub(crate) fresh_ns: u64,
+}
+
+/// Updates younger than this are fresh.
+const FRESH_NS: u64 = 1_000_000_000;
+
+impl Found {
+    /// An update of this age came.
+    pub(super) fn add(&mut self, age_ns: u64, now_ns: u64) {
+        if self.resumed_ns == 0 || self.fresh_ns != 0 {
+            return;
+        }
+        if self.first_age_ns == 0 {
+            self.first_age_ns = age_ns.max(1);
+        }
+        if age_ns < FRESH_NS {
+            self.fresh_ns = now_ns;
+        } else {
+            self.old += 1;
+        }
+    }
+}
+
+/// When a client had what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Milestones {
+    /// The connection was upgraded.
+    pub(crate) upgraded_ns: u64,
+    /// The first update came; 0 = none yet.
+    pub(crate) first_ns: u64,
+    /// The first update of the last of its topics came; 0 = not yet.
+    pub(crate) complete_ns: u64,
 }
 
 impl Client {
@@ -87,7 +146,8 @@ impl Client {
             complete_ns: 0,
             read_ns: 0,
             silence_ns: 0,
-            is_paused: false,
+            pace: Pace::Prompt,
+            found: Found::default(),
         }
     }
 

@@ -97,28 +97,28 @@ pub(super) enum Kind {
     Other,
 }
 
-/// Reads a data frame in JSON.
-pub(super) fn json(payload: &[u8], visit: &mut impl FnMut(Update)) -> Scanned<()> {
+/// Reads a data frame in JSON; returns how many updates it marks as late.
+pub(super) fn json(payload: &[u8], visit: &mut impl FnMut(Update)) -> Scanned<usize> {
     let mut scan = Scan { bytes: payload };
     scan.eat(b"{\"n\":")?;
     scan.number()?;
     scan.eat(b",\"ts\":")?;
     let sent_us = scan.number()?;
+    let mut late = 0;
     if !scan.eats(b",\"u\":[") {
-        // Late marks.
         scan.eat(b",\"late\":[")?;
-        scan.skip_past(b']')?;
+        late = 1 + scan.skip_past(b']')?.iter().filter(|byte| **byte == b',').count();
         scan.eat(b",\"late_us\":")?;
         scan.number()?;
         scan.eat(b",\"u\":[")?;
     }
     if scan.eats(b"]}") {
-        return Ok(());
+        return Ok(late);
     }
     loop {
         scan.update(sent_us, visit)?;
         if !scan.eats(b",") {
-            return scan.eat(b"]}");
+            return scan.eat(b"]}").map(|()| late);
         }
     }
 }
@@ -255,7 +255,7 @@ mod tests {
 
     fn updates(text: &str) -> Scanned<Vec<Update>> {
         let mut updates = Vec::new();
-        json(text.as_bytes(), &mut |update| updates.push(update)).map(|()| updates)
+        json(text.as_bytes(), &mut |update| updates.push(update)).map(|_| updates)
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) changes: u64,
     /// Events that were skipped although every one was due.
     pub(crate) missing: u64,
+    /// Updates that the gateway marked as over their budget.
+    pub(crate) late: u64,
     /// Reads of clients that are checked.
     pub(crate) reads: u64,
     /// Bytes of clients that are checked.
@@ -46,6 +48,7 @@ impl Tally {
             updates: 0,
             changes: 0,
             missing: 0,
+            late: 0,
             reads: 0,
             bytes: 0,
             bytes_unchecked: 0,

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{Order, PeerOptions, Report};
 
@@ -21,16 +20,6 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 /// Lines of a peer that nobody has looked at yet; with more its output waits.
 const REPORTS_MAX: usize = 16;
-
-/// Has all threads that this one starts from now on run on a core, and itself.
-///
-/// # Errors
-/// When there is no such core.
-pub(crate) fn pin(core: usize) -> Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}"))
-}
 
 /// A peer that runs until this is dropped.
 #[derive(Debug)]
@@ -105,11 +94,6 @@ impl Process {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(anyhow!("it ended")),
         }
-    }
-
-    /// The child's id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it has used so far, with all processes that it started.

@@ -30,10 +30,15 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// When the server fails, or holds no rate.
-pub(super) fn search(setup: Setup, first_per_s: u64, warm_ms: u64, window_ms: u64) -> Result<Found> {
+pub(super) fn search(
+    setup: Setup,
+    first_per_s: u64,
+    warm_ms: u64,
+    window_ms: u64,
+) -> Result<Found> {
     let mut session = Some(Session::open(setup)?);
     let mut best: Option<Outcome> = None;
-    let trials = bracket(first_per_s as f64, |feed_per_s| {
+    let trials = bracket(first_per_s as f64, CLOSE_ENOUGH, |feed_per_s| {
         let mut open = match session.take() {
             Some(open) => open.fresh()?,
             None => anyhow::bail!("no session"),
@@ -66,8 +71,12 @@ pub(super) fn search(setup: Setup, first_per_s: u64, warm_ms: u64, window_ms: u6
     }
 }
 
-/// Finds the highest rate for which `holds`, to within [`CLOSE_ENOUGH`]; gives the number of trials.
-fn bracket(first: f64, mut holds: impl FnMut(f64) -> Result<bool>) -> Result<usize> {
+/// Finds the highest value for which `holds`, to within a factor; gives the number of trials.
+pub(super) fn bracket(
+    first: f64,
+    close_enough: f64,
+    mut holds: impl FnMut(f64) -> Result<bool>,
+) -> Result<usize> {
     let (mut held, mut failed): (Option<f64>, Option<f64>) = (None, None);
     let mut rate = first;
     for trial in 1..=TRIALS_MAX {
@@ -77,7 +86,7 @@ fn bracket(first: f64, mut holds: impl FnMut(f64) -> Result<bool>) -> Result<usi
             failed = Some(rate);
         }
         rate = match (held, failed) {
-            (Some(held), Some(failed)) if failed / held <= CLOSE_ENOUGH => return Ok(trial),
+            (Some(held), Some(failed)) if failed / held <= close_enough => return Ok(trial),
             (Some(held), Some(failed)) => (held * failed).sqrt(),
             (Some(held), None) => held * 2.0,
             (None, _) if rate < FEED_PER_S_MIN => return Ok(trial),
@@ -95,7 +104,7 @@ mod tests {
     fn the_search_ends_close_below_the_limit_from_either_side() {
         for first in [10.0, 1_000.0, 77_000.0, 9e6] {
             let mut best = 0.0f64;
-            let trials = bracket(first, |rate| {
+            let trials = bracket(first, CLOSE_ENOUGH, |rate| {
                 if rate <= 50_000.0 {
                     best = best.max(rate);
                 }
@@ -105,6 +114,6 @@ mod tests {
             assert!((47_600.0..=50_000.0).contains(&best), "{best} after {trials}");
             assert!(trials < 20);
         }
-        assert!(bracket(1_000.0, |_| Ok(false)).unwrap() < 10);
+        assert!(bracket(1_000.0, CLOSE_ENOUGH, |_| Ok(false)).unwrap() < 10);
     }
 }

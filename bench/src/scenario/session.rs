@@ -67,8 +67,12 @@ impl Setup {
         }
         let mut schedule = Schedule::new(self.seed, self.topics, EVENTS * 1_000);
         schedule.next_tick(&mut Vec::new());
-        let deliveries: u64 =
-            schedule.numbers().iter().zip(&subscribers).map(|(n, subscribers)| n * subscribers).sum();
+        let deliveries: u64 = schedule
+            .numbers()
+            .iter()
+            .zip(&subscribers)
+            .map(|(n, subscribers)| n * subscribers)
+            .sum();
         deliveries as f64 / EVENTS as f64
     }
 }
@@ -333,8 +337,14 @@ pub(super) fn quantiles(
     prefix: &str,
     figures: &mut BTreeMap<String, f64>,
 ) {
-    let names =
-        [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999), ("max", 1.0)];
+    let names = [
+        ("p50", 0.5),
+        ("p90", 0.9),
+        ("p99", 0.99),
+        ("p999", 0.999),
+        ("p9999", 0.9999),
+        ("max", 1.0),
+    ];
     for (name, quantile) in names {
         figures.insert(format!("{prefix}{name}_us"), micros(histogram, quantile));
     }
