@@ -147,11 +147,14 @@ pub const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 /// Subscriptions of one connection. More are refused symbol by symbol.
 pub const SUBSCRIPTIONS_MAX: usize = 2_000;
 
-/// Bytes of one client message; a longer one closes with 1009.
-pub const CLIENT_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one client message; a longer one closes with 1009. The conformance suite sends 16 MiB.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize =
+    if cfg!(feature = "conformance-large") { 64 << 20 } else { 16 << 10 };
 
-/// Fragments of one client message; more close with 1008.
-pub const CLIENT_FRAGMENTS_MAX: usize = 16;
+/// Fragments of one client message; more close with 1008. The conformance suite sends 64 bytes in
+/// each.
+pub const CLIENT_FRAGMENTS_MAX: usize =
+    if cfg!(feature = "conformance-large") { 1 << 20 } else { 16 };
 
 /// Client messages a second that are answered in the long run; more are refused as `rate_limited`.
 pub const CLIENT_MESSAGES_PER_S: u32 = 20;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -99,8 +99,9 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
     if request.version() != Version::HTTP_11 {
         return refuse("a WebSocket begins with HTTP/1.1");
     }
-    if !headers.contains_key(HOST) {
-        return refuse("the Host header is missing");
+    // A proxy before us and we must not see two different ones.
+    if only(headers, &HOST).is_none() {
+        return refuse("expected one Host header");
     }
     if headers.contains_key(TRANSFER_ENCODING) || !request.body().is_end_stream() {
         return refuse("a WebSocket request has no body");
@@ -110,7 +111,7 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
     {
         return refuse("expected the headers Connection: Upgrade and Upgrade: websocket");
     }
-    match headers.get(SEC_WEBSOCKET_VERSION) {
+    match only(headers, &SEC_WEBSOCKET_VERSION) {
         Some(version) if version == VERSION => {}
         _ => {
             let message = "expected Sec-WebSocket-Version: 13";
@@ -122,12 +123,13 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
     let is_key = |key: &HeaderValue| {
         let bytes = key.as_bytes();
         bytes.len() == KEY_CHARS
-            && bytes.ends_with(b"==")
+            // Of the last digit two bits count, and the other four are zero.
+            && [b"A==", b"Q==", b"g==", b"w=="].iter().any(|end| bytes.ends_with(*end))
             && bytes[..KEY_CHARS - 2]
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
     };
-    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(is_key) {
+    if !only(headers, &SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return refuse("Sec-WebSocket-Key is not 16 bytes in base64");
     }
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
@@ -144,6 +146,13 @@ fn check(request: &Request<Incoming>) -> Result<Option<&'static str>, Box<Answer
         return Ok(Some(ours));
     }
     refuse("no subprotocol on offer is known; known is tickfan.json.v1")
+}
+
+/// The value of a header that may come once only (§11.3).
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {

@@ -28,6 +28,9 @@ pub trait Socket: Send {
         None
     }
 
+    /// Says that nothing more is sent. What the peer sends is still read.
+    fn finish(&mut self) {}
+
     /// Ends the connection at once, so that what the kernel still holds is not sent.
     fn abort(&mut self) {}
 }
@@ -79,6 +82,11 @@ impl Socket for TcpSocket {
 
     fn tcp(&self) -> Option<&TcpStream> {
         Some(&self.0)
+    }
+
+    fn finish(&mut self) {
+        // Best effort: a peer that is gone needs no sign.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
     fn abort(&mut self) {
