@@ -32,6 +32,7 @@ use socket::TcpSocket;
 
 use crate::clock::Clock;
 use crate::limits::{INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX};
+use crate::places::Place;
 use crate::stats::SharedStats;
 
 new_key_type! {
@@ -46,8 +47,9 @@ new_key_type! {
 /// What a shard is told from outside.
 #[derive(Debug)]
 enum Command {
-    /// Serve this connection, which was just upgraded; the bytes came behind its request.
-    Accept(TcpStream, Vec<u8>),
+    /// Serve this connection, which was just upgraded; the bytes came behind its request, and the
+    /// place is its own until it ends.
+    Accept(TcpStream, Vec<u8>, Place),
     /// Say goodbye to everybody.
     Drain,
 }
@@ -100,6 +102,7 @@ impl ShardHandle {
             load: Arc::clone(&load),
             watchdog: Arc::clone(&watchdog),
             polled: HashMap::new(),
+            places: HashMap::new(),
         };
         std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || driver.run())?;
         Ok(Self { commands, poller, marks, load, watchdog })
@@ -114,10 +117,15 @@ impl ShardHandle {
     ///
     /// # Errors
     /// [`Overloaded`] when the queue is full.
-    pub fn accept(&self, stream: TcpStream, early: Vec<u8>) -> Result<(), Overloaded> {
+    pub fn accept(
+        &self,
+        stream: TcpStream,
+        early: Vec<u8>,
+        place: Place,
+    ) -> Result<(), Overloaded> {
         self.load.fetch_add(1, Ordering::Relaxed);
-        match self.command(Command::Accept(stream, early)) {
-            Err(Command::Accept(stream, _)) => {
+        match self.command(Command::Accept(stream, early, place)) {
+            Err(Command::Accept(stream, ..)) => {
                 self.load.fetch_sub(1, Ordering::Relaxed);
                 Err(Overloaded(stream))
             }
@@ -159,6 +167,8 @@ struct Driver {
     watchdog: Arc<AtomicU64>,
     /// What the poller watches each connection for: reading, writing.
     polled: HashMap<ConnectionKey, (bool, bool)>,
+    /// The place of each connection.
+    places: HashMap<ConnectionKey, Place>,
 }
 
 impl Driver {
@@ -207,7 +217,9 @@ impl Driver {
             }
             loop {
                 match self.commands.try_recv() {
-                    Ok(Command::Accept(stream, early)) => self.accept(shard, stream, &early),
+                    Ok(Command::Accept(stream, early, place)) => {
+                        self.accept(shard, stream, &early, place);
+                    }
                     Ok(Command::Drain) => shard.drain(),
                     Err(crossbeam::channel::TryRecvError::Empty) => break,
                     Err(crossbeam::channel::TryRecvError::Disconnected) => return,
@@ -227,10 +239,11 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, shard: &mut Shard, stream: TcpStream, early: &[u8]) {
+    fn accept(&mut self, shard: &mut Shard, stream: TcpStream, early: &[u8], place: Place) {
         match TcpSocket::new(stream) {
             Ok(socket) => {
-                shard.accept(Box::new(socket), early);
+                let key = shard.accept(Box::new(socket), early);
+                self.places.insert(key, place);
             }
             Err(error) => {
                 self.load.fetch_sub(1, Ordering::Relaxed);
@@ -260,6 +273,7 @@ impl Driver {
         }
         for (key, connection) in shard.take_ended() {
             self.load.fetch_sub(1, Ordering::Relaxed);
+            self.places.remove(&key);
             if self.polled.remove(&key).is_some()
                 && let Some(tcp) = connection.socket.tcp()
                 && let Err(error) = self.poller.delete(tcp)

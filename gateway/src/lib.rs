@@ -8,6 +8,7 @@ pub mod clock;
 mod mutant;
 pub mod stats;
 pub mod config;
+pub mod places;
 pub mod venue;
 pub mod feed;
 pub mod fanout;

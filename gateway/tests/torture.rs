@@ -21,7 +21,7 @@ use tickfan::fanout::socket::Socket;
 use tickfan::limits::{
     BAD_REQUESTS_MAX, CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_BURST,
     CLIENT_MESSAGES_EXCESS_MAX, CLIENT_PINGS_MAX, PING_EVERY_NS, PINGS_UNANSWERED_MAX,
-    REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, SUBSCRIPTIONS_MAX,
+    REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
 use tickfan::serve::Running;
 use tickfan::stats::Stats;
@@ -346,6 +346,8 @@ struct Wire {
     sent: Vec<u8>,
     /// It said that nothing more comes.
     is_finished: bool,
+    /// Nothing more of the gateway fits.
+    is_full: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -353,7 +355,11 @@ struct WireSocket(Arc<Mutex<Wire>>);
 
 impl Socket for WireSocket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().sent.extend_from_slice(bytes);
+        let mut wire = self.0.lock().unwrap();
+        if wire.is_full {
+            return Ok(0);
+        }
+        wire.sent.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -372,12 +378,16 @@ impl Socket for WireSocket {
 
 /// A shard in virtual time.
 fn shard(now: &Arc<AtomicU64>) -> Shard {
+    shard_with(now, Arc::default())
+}
+
+fn shard_with(now: &Arc<AtomicU64>, stats: Arc<Stats>) -> Shard {
     let clock = Arc::clone(now);
     Shard::new(ShardOptions {
         id: 0,
         registry: Arc::new(Registry::new(1)),
         marks: Arc::new(Marks::new(1, || ())),
-        stats: Arc::new(Stats::default()),
+        stats,
         time: Box::new(move || clock.load(Ordering::Relaxed)),
     })
 }
@@ -483,6 +493,25 @@ fn a_client_that_stops_in_the_middle_of_a_header_is_closed_as_silent() {
     now.fetch_add(PING_EVERY_NS, Ordering::Relaxed);
     shard.turn();
     assert_eq!(shard.connection_count(), 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_ended_as_stalled() {
+    let now = Arc::new(AtomicU64::new(1_000_000_000_000));
+    let stats = Arc::new(Stats::default());
+    let mut shard = shard_with(&now, Arc::clone(&stats));
+    let socket = WireSocket::default();
+    socket.0.lock().unwrap().is_full = true;
+    shard.accept(Box::new(socket.clone()), b"");
+    let mut pass = |ns| {
+        now.fetch_add(ns, Ordering::Relaxed);
+        shard.turn();
+        shard.connection_count()
+    };
+    assert_eq!(pass(0), 1);
+    assert_eq!(pass(STALL_NS_MAX - 1), 1);
+    assert_eq!(pass(1), 0);
+    assert_eq!(stats.close("stalled").get(), 1);
 }
 
 fn handshake_cases() -> Vec<handshakes::Case> {

@@ -2,7 +2,9 @@
 //! RFC 6455 that servers are known to get wrong, limits of the gateway, and messages that are no
 //! requests.
 
-use tickfan::limits::{CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, CLIENT_PINGS_MAX};
+use tickfan::limits::{
+    BAD_REQUESTS_MAX, CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, CLIENT_PINGS_MAX,
+};
 
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
@@ -195,6 +197,11 @@ fn controls() -> Vec<Case> {
         row("a pong of 200 bytes", frame(FIN | PONG, &[b'p'; 200]), PROTOCOL),
         row("a fragmented pong", frame(PONG, b"p"), PROTOCOL),
         row("5,000 pongs", frame(FIN | PONG, b"p").repeat(5_000), &[]),
+        row(
+            "one ping more than may be",
+            ping(b"p").repeat(CLIENT_PINGS_MAX as usize + 1),
+            &[&[Pong(b"p"); CLIENT_PINGS_MAX as usize], FLOOD].concat(),
+        ),
         row(
             "as many pings as may be",
             ping(b"p").repeat(CLIENT_PINGS_MAX as usize),
@@ -452,5 +459,11 @@ fn messages() -> Vec<Case> {
     for (_, message, _) in &mut cases {
         *message = text(message);
     }
+    const ENOUGH: usize = BAD_REQUESTS_MAX as usize;
+    let bad = text(b"hello");
+    let refused = [TAKEN[0]; ENOUGH];
+    cases.push(row("nearly enough bad requests", bad.repeat(ENOUGH - 1), &refused[1..]));
+    let ended = [&refused[..], &[Close(Some(4005))]].concat();
+    cases.push(row("enough bad requests", bad.repeat(ENOUGH), &ended));
     cases
 }
