@@ -386,7 +386,7 @@ fn limits() -> Vec<Case> {
                 .concat(),
             TOO_LARGE,
         ),
-        row("1000 fragments of 1 KiB", fragments(&vec![&front[..]; 1_000]), TOO_LARGE),
+        row("1,000 fragments of 1,000 bytes", fragments(&vec![front; 1_000]), TOO_LARGE),
         row("as many fragments as may be", fragments(&most), TAKEN),
         row("one fragment more", fragments(&[&most[..], &[b" "]].concat()), FLOOD),
         row("10,000 empty fragments", fragments(&vec![&b""[..]; 10_000]), FLOOD),
