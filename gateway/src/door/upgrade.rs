@@ -128,6 +128,10 @@ fn hand_over(
     };
     let stream = parts.io.into_inner().into_inner();
     let place = match place {
+        // The shards have said goodbye to everybody, and would not to this one.
+        Ok(_) if door.is_draining.load(Ordering::Relaxed) => {
+            return Some((stream, Turned::Overloaded));
+        }
         Ok(place) => place,
         Err(turned) => return Some((stream, turned)),
     };
