@@ -102,7 +102,6 @@ impl ShardHandle {
             load: Arc::clone(&load),
             watchdog: Arc::clone(&watchdog),
             polled: HashMap::new(),
-            places: HashMap::new(),
         };
         std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || driver.run())?;
         Ok(Self { commands, poller, marks, load, watchdog })
@@ -167,8 +166,6 @@ struct Driver {
     watchdog: Arc<AtomicU64>,
     /// What the poller watches each connection for: reading, writing.
     polled: HashMap<ConnectionKey, (bool, bool)>,
-    /// The place of each connection.
-    places: HashMap<ConnectionKey, Place>,
 }
 
 impl Driver {
@@ -240,10 +237,9 @@ impl Driver {
     }
 
     fn accept(&mut self, shard: &mut Shard, stream: TcpStream, early: &[u8], place: Place) {
-        match TcpSocket::new(stream) {
+        match TcpSocket::new(stream, place) {
             Ok(socket) => {
-                let key = shard.accept(Box::new(socket), early);
-                self.places.insert(key, place);
+                shard.accept(Box::new(socket), early);
             }
             Err(error) => {
                 self.load.fetch_sub(1, Ordering::Relaxed);
@@ -273,7 +269,6 @@ impl Driver {
         }
         for (key, connection) in shard.take_ended() {
             self.load.fetch_sub(1, Ordering::Relaxed);
-            self.places.remove(&key);
             if self.polled.remove(&key).is_some()
                 && let Some(tcp) = connection.socket.tcp()
                 && let Err(error) = self.poller.delete(tcp)

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use polling::{Event, PollMode, Poller};
 
 use crate::limits::{SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
+use crate::places::Place;
 
 /// A client's byte stream, which never blocks.
 pub trait Socket: Send {
@@ -37,7 +38,11 @@ pub trait Socket: Send {
 
 /// A plain TCP connection.
 #[derive(Debug)]
-pub struct TcpSocket(TcpStream);
+pub struct TcpSocket {
+    tcp: TcpStream,
+    /// Given back when the connection is dropped.
+    _place: Place,
+}
 
 impl TcpSocket {
     /// Takes over a connection: no delay, no blocking, and a bounded buffer in the kernel, because
@@ -45,21 +50,21 @@ impl TcpSocket {
     ///
     /// # Errors
     /// When the options cannot be set.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let socket = socket2::SockRef::from(&stream);
+    pub fn new(tcp: TcpStream, place: Place) -> io::Result<Self> {
+        tcp.set_nonblocking(true)?;
+        tcp.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(&tcp);
         socket.set_send_buffer_size(SOCKET_SEND_BYTES)?;
         #[cfg(target_os = "linux")]
         socket.set_tcp_notsent_lowat(SOCKET_UNSENT_BYTES)?;
-        Ok(Self(stream))
+        Ok(Self { tcp, _place: place })
     }
 }
 
 impl Socket for TcpSocket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.0.write(bytes) {
+            match self.tcp.write(bytes) {
                 Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => return Ok(taken),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
@@ -71,7 +76,7 @@ impl Socket for TcpSocket {
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
-            match self.0.read(buffer) {
+            match self.tcp.read(buffer) {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -81,17 +86,17 @@ impl Socket for TcpSocket {
     }
 
     fn tcp(&self) -> Option<&TcpStream> {
-        Some(&self.0)
+        Some(&self.tcp)
     }
 
     fn finish(&mut self) {
         // Best effort: a peer that is gone needs no sign.
-        let _ = self.0.shutdown(std::net::Shutdown::Write);
+        let _ = self.tcp.shutdown(std::net::Shutdown::Write);
     }
 
     fn abort(&mut self) {
         // Best effort: the connection ends either way.
-        let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 
