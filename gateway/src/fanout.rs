@@ -300,3 +300,35 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::Places;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn one_connection_more_than_a_shard_can_queue_is_given_back() {
+        let (commands, _unread) = bounded(SHARD_COMMANDS_MAX);
+        let shard = ShardHandle {
+            commands,
+            poller: Arc::new(Poller::new().unwrap()),
+            marks: Arc::new(Marks::new(1, || ())),
+            load: Arc::default(),
+            watchdog: Arc::default(),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let places = Places::new(2, None, 2);
+        let mut arrive = || {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let place = places.take(Ipv4Addr::LOCALHOST.into()).unwrap();
+            shard.accept(stream, Vec::new(), place)
+        };
+        for _ in 1..SHARD_COMMANDS_MAX {
+            shard.command(Command::Drain).unwrap();
+        }
+        assert!(arrive().is_ok());
+        assert!(arrive().is_err());
+        assert_eq!((shard.load(), places.taken()), (1, 1));
+    }
+}

@@ -202,6 +202,15 @@ fn one_handshake_more_of_an_address_is_refused() {
 }
 
 #[test]
+fn a_request_that_never_ends_is_cut() {
+    let running = start_with_rules("handshakes_max = 1");
+    let mut streams = begin_requests(&running, 1);
+    // It is cut within five seconds of its beginning; the reader would wait six times as long.
+    assert_eq!(answer(streams.pop().unwrap()), "");
+    assert_eq!(get(running.listen, "/").0, 200);
+}
+
+#[test]
 fn only_pages_of_named_origins_may_connect() {
     let status = |running: &Running, lines: &str| {
         let mut stream = dial(running.listen);
