@@ -319,7 +319,7 @@ mod tests {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let places = Places::new(2, None, 2);
-        let mut arrive = || {
+        let arrive = || {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let place = places.take(Ipv4Addr::LOCALHOST.into()).unwrap();
             shard.accept(stream, Vec::new(), place)
