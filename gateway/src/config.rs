@@ -17,7 +17,10 @@ use tickfan_core::market::Venue;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::limits::{SHARDS_MAX, SOCKET_BYTES, SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
+use crate::limits::{
+    CONNECTIONS_MAX, HANDSHAKES_MAX, SHARDS_MAX, SOCKET_BYTES, SOCKET_SEND_BYTES,
+    SOCKET_UNSENT_BYTES,
+};
 use crate::venue::TradeStream;
 
 /// How alike two names must be, from 0 to 1, for one to be offered in place of the other.
@@ -31,6 +34,11 @@ const KEYS: &[&str] = &[
     "shard_cores",
     "send_buffer_bytes",
     "unsent_bytes",
+    "origins",
+    "connections_max",
+    "connections_per_address",
+    "handshakes_max",
+    "handshakes_per_address",
     "feed",
 ];
 const FEED_KEYS: &[&str] = &["venue", "symbols", "url", "rest_url", "depth", "trades"];
@@ -52,8 +60,25 @@ pub struct Config {
     pub send_buffer_bytes: usize,
     /// Unsent bytes in the kernel at which a client's connection counts as writable.
     pub unsent_bytes: u32,
+    /// Who is let in.
+    pub door: DoorRules,
     /// The connections to venues, in the order of the file; at least one.
     pub feeds: Vec<FeedConfig>,
+}
+
+/// Who is let in, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorRules {
+    /// The web pages that may open a WebSocket, as browsers name them; `None` = all.
+    pub origins: Option<Vec<String>>,
+    /// Connections in all.
+    pub connections_max: usize,
+    /// Connections of one address; `None` = the default, which spares loopback.
+    pub connections_per_address: Option<usize>,
+    /// Connections that have not been answered.
+    pub handshakes_max: usize,
+    /// Those of one address; `None` = the default, which spares loopback.
+    pub handshakes_per_address: Option<usize>,
 }
 
 /// What is taken from one venue.
@@ -258,6 +283,7 @@ fn read(text: &str) -> Checked<Config> {
         return Err(Wrong { span: at, problem: Problem::SameAddress(listen) });
     }
     let shards = optional(root, "shards", shards)?.unwrap_or_else(Config::default_shards);
+    let door = door_rules(root)?;
 
     let feed_core = optional(root, "feed_core", core)?;
     let shard_cores = optional(root, "shard_cores", cores)?.unwrap_or_default();
@@ -282,8 +308,51 @@ fn read(text: &str) -> Checked<Config> {
         shard_cores,
         send_buffer_bytes,
         unsent_bytes,
+        door,
         feeds,
     })
+}
+
+fn door_rules(root: &DeTable<'_>) -> Checked<DoorRules> {
+    let count = |key, max| {
+        optional(root, key, |value, key| {
+            let fits = |count| (1..=max).contains(&count);
+            whole(value, key, fits, &format!("write a number from 1 to {max}"))
+        })
+    };
+    Ok(DoorRules {
+        origins: optional(root, "origins", origins)?,
+        connections_max: count("connections_max", CONNECTIONS_MAX)?.unwrap_or(CONNECTIONS_MAX),
+        connections_per_address: count("connections_per_address", CONNECTIONS_MAX)?,
+        handshakes_max: count("handshakes_max", HANDSHAKES_MAX)?.unwrap_or(HANDSHAKES_MAX),
+        handshakes_per_address: count("handshakes_per_address", HANDSHAKES_MAX)?,
+    })
+}
+
+/// Origins as browsers write them (RFC 6454 §6.1), because they are compared as texts.
+fn origins(value: &Value<'_>, key: &'static str) -> Checked<Vec<String>> {
+    const EXPECTED: &str = "a list of texts like [\"https://example.com\"]";
+    let DeValue::Array(items) = value.get_ref() else { return wrong_type(value, key, EXPECTED) };
+    let mut origins = Vec::with_capacity(items.len());
+    for item in items.iter() {
+        let origin = text(item, key, EXPECTED)?;
+        let expected = match origin.split_once("://") {
+            Some((_, host)) if host.is_empty() || host.contains(['/', '?', '#', '@', '*', ' ']) => {
+                "write scheme, host and port only, as in \"https://example.com:8443\""
+            }
+            Some(("https", host)) if host.ends_with(":443") => "leave :443 out, as browsers do",
+            Some(("http", host)) if host.ends_with(":80") => "leave :80 out, as browsers do",
+            Some(_) if origin.chars().any(char::is_uppercase) => "write it in small letters",
+            Some(_) => {
+                origins.push(origin.to_owned());
+                continue;
+            }
+            None if origin == "*" => "leave origins out to let every page in",
+            None => "begin it with the scheme, as in \"https://example.com\"",
+        };
+        return bad_value(item, key, origin, expected);
+    }
+    Ok(origins)
 }
 
 fn feed_tables<'a>(value: &'a Value<'a>, key: &'static str) -> Checked<&'a [Value<'a>]> {
@@ -588,6 +657,11 @@ mod tests {
             shard_cores = [0, 0]
             send_buffer_bytes = 131_072
             unsent_bytes = 8_192
+            origins = ["https://example.com", "http://localhost:3000"]
+            connections_max = 20_000
+            connections_per_address = 100
+            handshakes_max = 64
+            handshakes_per_address = 8
             [[feed]]
             venue    = "binance-spot"
             symbols  = ["BTCUSDT", "ETHUSDT"]
@@ -624,6 +698,16 @@ mod tests {
             shard_cores: vec![0, 0],
             send_buffer_bytes: 131_072,
             unsent_bytes: 8_192,
+            door: DoorRules {
+                origins: Some(vec![
+                    "https://example.com".to_owned(),
+                    "http://localhost:3000".to_owned(),
+                ]),
+                connections_max: 20_000,
+                connections_per_address: Some(100),
+                handshakes_max: 64,
+                handshakes_per_address: Some(8),
+            },
             feeds: vec![binance, kraken],
         };
         assert_eq!(config, Ok(expected));
@@ -644,6 +728,14 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.admin.to_string(), "127.0.0.1:9180");
         assert!(config.shards >= 1);
+        let door = DoorRules {
+            origins: None,
+            connections_max: CONNECTIONS_MAX,
+            connections_per_address: None,
+            handshakes_max: HANDSHAKES_MAX,
+            handshakes_per_address: None,
+        };
+        assert_eq!(config.door, door);
         assert_eq!(config.feeds[0].venue, Venue::Sim);
     }
 

@@ -3,24 +3,27 @@
 //!
 //! Runs on the door's thread, with tokio. It reads snapshots and never waits for a shard.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use tickfan_core::snapshot::Registry;
 use tickfan_core::wire::message::ErrorCode;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub mod control;
 pub mod upgrade;
 
 use crate::clock::Clock;
+use crate::config::DoorRules;
 use crate::fanout::ShardHandle;
 use crate::http::{self, Answer};
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKES_MAX};
-use crate::stats::SharedStats;
+use crate::limits::HANDSHAKES_PER_ADDRESS;
+use crate::places::{Place, Places};
+use crate::stats::{Raised, SharedStats};
 
 /// What the door needs to answer.
 #[derive(Debug)]
@@ -35,17 +38,33 @@ pub struct Door {
     pub clock: Clock,
     /// The gateway goes away: nobody is let in any more.
     pub is_draining: Arc<AtomicBool>,
+    /// The places of connections.
+    pub places: Arc<Places>,
+    /// Who is let in.
+    pub rules: DoorRules,
+}
+
+/// Somebody at the door. The handshake is under way until the last of these is dropped.
+#[derive(Debug)]
+struct Visit {
+    address: IpAddr,
+    _handshake: (OwnedSemaphorePermit, Place, Raised),
 }
 
 impl Door {
     /// Serves clients until the task is dropped.
     pub async fn run(self: Arc<Self>, listener: TcpListener) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let handshakes = Arc::new(Semaphore::new(self.rules.handshakes_max));
+        let of_addresses = Places::new(
+            self.rules.handshakes_max,
+            self.rules.handshakes_per_address,
+            HANDSHAKES_PER_ADDRESS,
+        );
         loop {
             // The permit first: while all are taken, clients wait in the kernel's queue.
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: others must end before one can begin.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -53,21 +72,29 @@ impl Door {
                     continue;
                 }
             };
+            let Ok(place) = of_addresses.take(peer.ip()) else {
+                self.stats.handshakes_refused.inc();
+                http::refuse_unread(stream, TOO_MANY_HANDSHAKES);
+                continue;
+            };
+            let visit = Arc::new(Visit {
+                address: peer.ip(),
+                _handshake: (permit, place, self.stats.handshake()),
+            });
             let door = Arc::clone(&self);
             tokio::spawn(async move {
                 http::serve(stream, |request| {
-                    let door = Arc::clone(&door);
-                    async move { door.answer(request) }
+                    let (door, visit) = (Arc::clone(&door), Arc::clone(&visit));
+                    async move { door.answer(request, visit) }
                 })
                 .await;
-                drop(permit);
             });
         }
     }
 
-    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
+    fn answer(self: &Arc<Self>, request: Request<Incoming>, visit: Arc<Visit>) -> Answer {
         let answer = match (request.method(), request.uri().path()) {
-            (&Method::GET, "/v1/stream") => upgrade::answer(self, request),
+            (&Method::GET, "/v1/stream") => upgrade::answer(self, request, visit),
             (&Method::GET, "/v1/instruments") => control::instruments(&self.registry, &request),
             (&Method::GET, "/v1/book") => control::book(&self.registry, &request),
             (&Method::GET, "/v1/trades") => control::trades(&self.registry, &request),
@@ -89,16 +116,109 @@ impl Door {
         answer
     }
 
-    /// The shard with the fewest connections, unless the gateway is full.
+    /// The shard with the fewest connections.
     fn least_loaded(&self) -> Option<&ShardHandle> {
-        let in_all: usize = self.shards.iter().map(ShardHandle::load).sum();
-        if in_all >= CONNECTIONS_MAX || self.is_draining.load(Ordering::Relaxed) {
-            return None;
-        }
         self.shards.iter().min_by_key(|shard| shard.load())
     }
 }
 
+const TOO_MANY_HANDSHAKES: &str =
+    "too many requests of this address are under way; finish some, then try again";
+
 const WELCOME: &str = "Tickfan: market data fan-out gateway\n\n\
     WebSocket  /v1/stream\n\
     REST       /v1/instruments  /v1/book?symbol=&depth=  /v1/trades?symbol=&limit=\n";
+
+#[cfg(test)]
+#[path = "../tests/common/handshakes.rs"]
+mod handshakes;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{
+        CONNECTIONS_MAX, HANDSHAKES_MAX, INSTRUMENTS_MAX, REQUEST_HEAD_BYTES_MAX,
+        REQUEST_HEADERS_MAX,
+    };
+    use crate::stats::Stats;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    fn door() -> Arc<Door> {
+        let (stats, clock) = (SharedStats::new(Stats::default()), Clock::start());
+        let registry = Arc::new(Registry::new(INSTRUMENTS_MAX));
+        Arc::new(Door {
+            registry,
+            shards: Arc::new([]),
+            stats,
+            clock,
+            is_draining: Arc::default(),
+            places: Places::new(CONNECTIONS_MAX, None, CONNECTIONS_MAX),
+            rules: DoorRules {
+                origins: None,
+                connections_max: CONNECTIONS_MAX,
+                connections_per_address: None,
+                handshakes_max: HANDSHAKES_MAX,
+                handshakes_per_address: None,
+            },
+        })
+    }
+
+    fn visit(door: &Door) -> Arc<Visit> {
+        let address = Ipv4Addr::LOCALHOST.into();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let place = door.places.take(address).unwrap();
+        Arc::new(Visit { address, _handshake: (permit, place, door.stats.handshake()) })
+    }
+
+    /// The head of what is answered to a request that comes in two pieces; the first is read before
+    /// the second comes.
+    async fn head_in_pieces(door: &Arc<Door>, front: &[u8], back: &[u8]) -> String {
+        let (mut client, server): (DuplexStream, _) = tokio::io::duplex(1 << 20);
+        let visit = visit(door);
+        let serving = http::serve(server, |request| {
+            let (door, visit) = (Arc::clone(door), Arc::clone(&visit));
+            async move { door.answer(request, visit) }
+        });
+        let talking = async {
+            for piece in [front, back] {
+                // What comes after it was refused need not arrive.
+                let _ = client.write_all(piece).await;
+                // One thread: whoever can go on does so before we are asked again.
+                tokio::task::yield_now().await;
+            }
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).await.unwrap() > 0 {
+                head.extend(byte);
+            }
+            String::from_utf8(head).unwrap()
+        };
+        tokio::pin!(serving, talking);
+        tokio::select! {
+            biased;
+            () = &mut serving => talking.await,
+            head = &mut talking => head,
+        }
+    }
+
+    #[test]
+    fn a_handshake_is_judged_alike_wherever_it_is_cut() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let door = door();
+            let cases = handshakes::cases(REQUEST_HEADERS_MAX, REQUEST_HEAD_BYTES_MAX);
+            for (name, request, statuses) in cases {
+                // Every offset, and of the long ones, which are long by one header that repeats a
+                // letter or by many alike, only some.
+                let step = 1 + request.len() / 400;
+                for cut in (0..=request.len()).step_by(step) {
+                    let (front, back) = request.as_bytes().split_at(cut);
+                    let head = head_in_pieces(&door, front, back).await;
+                    let judged = handshakes::expect(name, &head, statuses);
+                    assert_eq!(judged, Ok(()), "cut at {cut}");
+                }
+            }
+        });
+    }
+}

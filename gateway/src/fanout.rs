@@ -38,13 +38,15 @@ use crate::clock::Clock;
 use crate::limits::{
     COMMANDS_PER_ROUND, EVENTS_PER_ROUND, INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX,
 };
+use crate::places::Place;
 use crate::stats::SharedStats;
 
 /// What a shard is told from outside.
 #[derive(Debug)]
 enum Command {
-    /// Serve this connection, which was just upgraded; the bytes came behind its request.
-    Accept(TcpStream, Encoding, Vec<u8>),
+    /// Serve this connection, which was just upgraded; the bytes came behind its request, and the
+    /// place is its own until it ends.
+    Accept(TcpStream, Encoding, Vec<u8>, Place),
     /// Say goodbye to everybody.
     Drain,
 }
@@ -126,9 +128,10 @@ impl ShardHandle {
         stream: TcpStream,
         encoding: Encoding,
         early: Vec<u8>,
+        place: Place,
     ) -> Result<(), Overloaded> {
         self.load.fetch_add(1, Ordering::Relaxed);
-        match self.command(Command::Accept(stream, encoding, early)) {
+        match self.command(Command::Accept(stream, encoding, early, place)) {
             Err(Command::Accept(stream, ..)) => {
                 self.load.fetch_sub(1, Ordering::Relaxed);
                 Err(Overloaded(stream))
@@ -224,8 +227,8 @@ impl Driver {
             }
             for _ in 0..COMMANDS_PER_ROUND {
                 match self.commands.try_recv() {
-                    Ok(Command::Accept(stream, encoding, early)) => {
-                        self.accept(shard, stream, encoding, &early);
+                    Ok(Command::Accept(stream, encoding, early, place)) => {
+                        self.accept(shard, stream, encoding, &early, place);
                     }
                     Ok(Command::Drain) => shard.drain(),
                     Err(crossbeam::channel::TryRecvError::Empty) => break,
@@ -246,8 +249,15 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, shard: &mut Shard, stream: TcpStream, encoding: Encoding, early: &[u8]) {
-        match TcpSocket::new(stream, self.options.sockets) {
+    fn accept(
+        &mut self,
+        shard: &mut Shard,
+        stream: TcpStream,
+        encoding: Encoding,
+        early: &[u8],
+        place: Place,
+    ) {
+        match TcpSocket::new(stream, self.options.sockets, place) {
             Ok(socket) => {
                 shard.accept(Box::new(socket), encoding, early);
             }
@@ -312,5 +322,37 @@ impl Shard {
             }
             self.end(key, Cause::Internal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::Places;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn one_connection_more_than_a_shard_can_queue_is_given_back() {
+        let (commands, _unread) = bounded(SHARD_COMMANDS_MAX);
+        let shard = ShardHandle {
+            commands,
+            poller: Arc::new(Poller::new().unwrap()),
+            marks: Arc::new(Marks::new(1, || ())),
+            load: Arc::default(),
+            watchdog: Arc::default(),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let places = Places::new(2, None, 2);
+        let arrive = || {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let place = places.take(Ipv4Addr::LOCALHOST.into()).unwrap();
+            shard.accept(stream, Encoding::Json, Vec::new(), place)
+        };
+        for _ in 1..SHARD_COMMANDS_MAX {
+            shard.command(Command::Drain).unwrap();
+        }
+        assert!(arrive().is_ok());
+        assert!(arrive().is_err());
+        assert_eq!((shard.load(), places.taken()), (1, 1));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,7 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::limits::{
-    LISTEN_BACKLOG, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_NS_MAX, REQUEST_HEADERS_MAX,
+    EXCHANGE_NS_MAX, LISTEN_BACKLOG, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_NS_MAX,
+    REQUEST_HEADERS_MAX,
 };
 
 /// An answer.
@@ -43,9 +44,18 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves one connection.
-pub async fn serve<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F)
+/// Serves one connection, for as long as an exchange may take.
+pub async fn serve<S, F>(stream: S, answer: impl Fn(Request<Incoming>) -> F)
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Answer>,
+{
+    serve_within(Duration::from_nanos(EXCHANGE_NS_MAX), stream, answer).await;
+}
+
+async fn serve_within<S, F>(limit: Duration, stream: S, answer: impl Fn(Request<Incoming>) -> F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Answer>,
 {
     let service = service_fn(move |request| {
@@ -59,10 +69,28 @@ where
         .max_headers(REQUEST_HEADERS_MAX)
         .serve_connection(TokioIo::new(StrictStream::new(stream)), service)
         .with_upgrades();
-    // A client that breaks off is its own affair.
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "an http connection ended early");
+    match tokio::time::timeout(limit, connection).await {
+        Ok(Ok(())) => {}
+        // A client that breaks off is its own affair.
+        Ok(Err(error)) => tracing::debug!(%error, "an http connection ended early"),
+        Err(_) => tracing::debug!("a client did not read its answer in time"),
     }
+}
+
+/// Refuses somebody whose request is not even looked at. Best effort: whoever is refused so may not
+/// read it either.
+pub fn refuse_unread(stream: TcpStream, message: &str) {
+    let body = error_body(ErrorCode::RateLimited, message);
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len(),
+    );
+    // Not by way of the poller, which knows nothing of the stream yet.
+    let Ok(mut stream) = stream.into_std() else { return };
+    // What has come is taken first: the kernel would take the answer back for what is left unread.
+    let _ = stream.read(&mut vec![0; REQUEST_HEAD_BYTES_MAX]);
+    let _ = stream.write(answer.as_bytes());
 }
 
 /// A stream that takes a line feed without a carriage return for no end of a line.
@@ -71,22 +99,22 @@ where
 /// the head of the request such a line feed becomes a NUL, which the parser refuses. What comes
 /// behind the head is left alone.
 #[derive(Debug)]
-pub struct StrictStream {
-    tcp: TcpStream,
+pub struct StrictStream<S> {
+    stream: S,
     /// The newest bytes of the head, the last one lowest.
     newest: u32,
     has_begun: bool,
     has_ended: bool,
 }
 
-impl StrictStream {
-    const fn new(tcp: TcpStream) -> Self {
-        Self { tcp, newest: 0, has_begun: false, has_ended: false }
+impl<S> StrictStream<S> {
+    const fn new(stream: S) -> Self {
+        Self { stream, newest: 0, has_begun: false, has_ended: false }
     }
 
-    /// The TCP stream alone.
-    pub fn into_inner(self) -> TcpStream {
-        self.tcp
+    /// The stream alone.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 
     fn check(&mut self, bytes: &mut [u8]) {
@@ -105,34 +133,34 @@ impl StrictStream {
     }
 }
 
-impl AsyncRead for StrictStream {
+impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         self.check(&mut buffer.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for StrictStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -156,6 +184,29 @@ fn typed(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answ
 
 /// An error answer, in the words of the protocol.
 pub fn error(status: StatusCode, code: ErrorCode, message: &str) -> Answer {
-    let body = serde_json::json!({ "code": code, "message": message });
-    json(status, body.to_string())
+    json(status, error_body(code, message))
+}
+
+fn error_body(code: ErrorCode, message: &str) -> String {
+    serde_json::json!({ "code": code, "message": message }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[test]
+    fn a_client_that_does_not_read_its_answer_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1 << 10);
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            // It would never end: the answer does not fit, and nobody makes room.
+            serve_within(Duration::from_millis(20), server, |_| async {
+                text(StatusCode::OK, vec![b'x'; 1 << 20])
+            })
+            .await;
+        });
+    }
 }

@@ -9,6 +9,7 @@ mod affinity;
 mod mutant;
 pub mod stats;
 pub mod config;
+pub mod places;
 pub mod venue;
 pub mod feed;
 pub mod fanout;

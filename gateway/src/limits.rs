@@ -158,11 +158,14 @@ pub const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
 /// Subscriptions of one connection. More are refused symbol by symbol.
 pub const SUBSCRIPTIONS_MAX: usize = 2_000;
 
-/// Bytes of one client message; a longer one closes with 1009.
-pub const CLIENT_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one client message; a longer one closes with 1009. The conformance suite sends 16 MiB.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize =
+    if cfg!(feature = "conformance-large") { 64 << 20 } else { 16 << 10 };
 
-/// Fragments of one client message; more close with 1008.
-pub const CLIENT_FRAGMENTS_MAX: usize = 16;
+/// Fragments of one client message; more close with 1008. The conformance suite sends 64 bytes in
+/// each.
+pub const CLIENT_FRAGMENTS_MAX: usize =
+    if cfg!(feature = "conformance-large") { 1 << 20 } else { 16 };
 
 /// Client messages a second that are answered in the long run; more are refused as `rate_limited`.
 pub const CLIENT_MESSAGES_PER_S: u32 = 20;
@@ -233,8 +236,12 @@ pub const SHARDS_MAX: usize = 256;
 /// 503.
 pub const SHARD_COMMANDS_MAX: usize = 4_096;
 
-/// Connections in all.
+/// Connections in all. One more is closed with 4101. `connections_max` lowers it.
 pub const CONNECTIONS_MAX: usize = 100_000;
+
+/// Connections of one address: many, because a proxy or the exit of a company stands for all behind
+/// it, and few enough that nobody takes the gateway for itself. One more is closed with 4101.
+pub const CONNECTIONS_PER_ADDRESS: usize = 10_000;
 
 /// Memory of an idle connection without its subscriptions: connection, seat, socket, and the timer
 /// that pings it. With [`SUBSCRIPTION_BYTES`], ten subscriptions make 0.59 KiB. Tables grow by
@@ -255,14 +262,26 @@ pub const BLOCKED_BYTES_MAX: usize =
 
 // --- The door and the admin listener.
 
-/// Connections that have not finished their request.
+/// Connections that have not been answered. More wait in the kernel's queue. `handshakes_max` lowers
+/// it.
 pub const HANDSHAKES_MAX: usize = 1_024;
+
+/// Those of one address: who begins requests and never ends them leaves half for the others. One
+/// more gets 429.
+pub const HANDSHAKES_PER_ADDRESS: usize = HANDSHAKES_MAX / 2;
+
+/// Who is refused because there are too many is told to come back after between a second and this:
+/// spread, so that they do not come at once.
+pub const REFUSED_RETRY_MS: u64 = 5_000;
 
 /// Connections of operators; more wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// From accept to the end of the request's head.
 pub const REQUEST_HEAD_NS_MAX: Nanos = 5 * SECOND_NS;
+
+/// From accept to the end of the answer: who does not read it would keep its place at the door.
+pub const EXCHANGE_NS_MAX: Nanos = 30 * SECOND_NS;
 
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;

@@ -78,6 +78,12 @@ fn run_gateway(path: Option<PathBuf>) -> Result<ExitCode> {
         },
         None => embedded()?,
     };
+    if cfg!(feature = "conformance") {
+        // What it sends back is as large as a client likes.
+        let is_private = config.listen.ip().is_loopback();
+        anyhow::ensure!(is_private, "a conformance build listens on loopback only");
+        eprintln!("*** CONFORMANCE BUILD: it echoes every message and serves nobody ***");
+    }
     let runtime = runtime()?;
     // The handlers first: a signal during the start must not kill without a word.
     let entered = runtime.enter();

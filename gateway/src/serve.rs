@@ -31,9 +31,10 @@ use crate::feed::tls::{Address, Connector};
 use crate::feed::{Feed, FeedOptions};
 use crate::http;
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, DRAIN_NS, FEED_FAILURES_MAX, FEED_FAILURES_NS,
-    INSTRUMENTS_MAX, REST_QUEUE_MAX, REST_RESULTS_MAX, SECOND_NS,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, CONNECTIONS_PER_ADDRESS, DRAIN_NS, FEED_FAILURES_MAX,
+    FEED_FAILURES_NS, INSTRUMENTS_MAX, REST_QUEUE_MAX, REST_RESULTS_MAX, SECOND_NS,
 };
+use crate::places::Places;
 use crate::stats::{SharedStats, Stats};
 use crate::venue::{self, Subscription};
 
@@ -162,6 +163,12 @@ pub fn start(config: Config) -> Result<Running> {
         stats: Arc::clone(&stats),
         clock: clock.clone(),
         is_draining: Arc::clone(&is_draining),
+        places: Places::new(
+            config.door.connections_max,
+            config.door.connections_per_address,
+            CONNECTIONS_PER_ADDRESS,
+        ),
+        rules: config.door,
     });
     let operators = Arc::new(Admin {
         registry: Arc::clone(&registry),

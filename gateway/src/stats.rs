@@ -195,6 +195,12 @@ pub struct Stats {
     pub lanes: Gauge,
     /// Requests that the door refused.
     pub door_refused: Counter,
+    /// Connections that the door has not answered yet.
+    pub handshakes: Gauge,
+    /// Connections that were not let as far as a request.
+    pub handshakes_refused: Counter,
+    /// Requests from web pages that may not.
+    pub origins_refused: Counter,
 }
 
 impl Default for Stats {
@@ -217,6 +223,20 @@ impl Default for Stats {
         registry.register("lanes", "Lanes with subscribers", lanes.clone());
         let door_refused = Counter::default();
         registry.register("door_refused", "Requests refused at the door", door_refused.clone());
+        let handshakes = Gauge::default();
+        registry.register("handshakes", "Connections not answered yet", handshakes.clone());
+        let handshakes_refused = Counter::default();
+        registry.register(
+            "handshakes_refused",
+            "Connections refused because their address had too many handshakes under way",
+            handshakes_refused.clone(),
+        );
+        let origins_refused = Counter::default();
+        registry.register(
+            "origins_refused",
+            "Requests refused because of the web page that they came from",
+            origins_refused.clone(),
+        );
         Self {
             registry,
             feeds,
@@ -227,6 +247,9 @@ impl Default for Stats {
             subscriptions,
             lanes,
             door_refused,
+            handshakes,
+            handshakes_refused,
+            origins_refused,
         }
     }
 }
@@ -255,12 +278,28 @@ impl Stats {
         })
     }
 
+    /// One more handshake is under way, until this is dropped.
+    pub fn handshake(&self) -> Raised {
+        self.handshakes.inc();
+        Raised(self.handshakes.clone())
+    }
+
     /// The text that `/metrics` answers.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+/// Something that a gauge counts for as long as it lives.
+#[derive(Debug)]
+pub struct Raised(Gauge);
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -1,15 +1,17 @@
 //! Clients that are hostile or broken, on raw sockets: each gets the close code or HTTP status of the
 //! protocol, and a healthy subscriber of the same shard never notices.
 //!
-//! The cases are those of RFC 6455 and RFC 9112 that servers are known to get wrong. One of the usual
-//! nineteen handshakes is not here: an `Origin` of another site, because the gateway has no rule for
-//! origins yet.
+//! The cases are tables: `common/frames.rs` and `common/handshakes.rs`. Each is sent whole and byte by
+//! byte over a socket. That it comes to the same wherever it is cut is shown without sockets, where
+//! it is known what was read before the rest came: of frames here, through the shard; of handshakes
+//! in `door.rs`.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 
@@ -19,7 +21,7 @@ use tickfan::fanout::socket::Socket;
 use tickfan::limits::{
     BAD_REQUESTS_MAX, CLIENT_FRAGMENTS_MAX, CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_BURST,
     CLIENT_MESSAGES_EXCESS_MAX, CLIENT_PINGS_MAX, PING_EVERY_NS, PINGS_UNANSWERED_MAX,
-    SUBSCRIPTIONS_MAX,
+    REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
 use tickfan::serve::Running;
 use tickfan::stats::Stats;
@@ -29,54 +31,20 @@ use tickfan_core::wire::Encoding;
 
 #[path = "common/client.rs"]
 mod client;
+#[path = "common/frames.rs"]
+mod frames;
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/handshakes.rs"]
+mod handshakes;
 
 use client::Client;
+use frames::{Answer, BINARY, CLOSE, FIN, PING, PONG, TEXT, frame, text};
 use gateway::{PATIENCE, get_json, metric, wait_until};
+use handshakes::{UPGRADE, request};
 
 /// One gateway for all cases: they must not be able to hurt each other.
 static GATEWAY: LazyLock<Running> = LazyLock::new(|| gateway::start_on_simulator(4, 2_000));
-
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-const FIN: u8 = 0x80;
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-/// A client's frame, masked; `first` is the first byte of its header.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..=125 => bytes.push(0x80 | length as u8),
-        length @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(0x80 | 127);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    bytes
-}
-
-fn text(payload: &[u8]) -> Vec<u8> {
-    frame(FIN | TEXT, payload)
-}
-
-fn close(code: u16, reason: &[u8]) -> Vec<u8> {
-    frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
-}
-
-/// A header that announces a length in eight bytes.
-fn long_header(first: u8, length: u64) -> Vec<u8> {
-    [&[first, 0x80 | 127][..], &length.to_be_bytes(), &MASK].concat()
-}
 
 /// A raw connection, upgraded.
 struct Raw {
@@ -85,18 +53,19 @@ struct Raw {
     read: Vec<u8>,
 }
 
-const UPGRADE: &str = "GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
 impl Raw {
-    /// Connects, with bytes in the same segment as the request.
-    fn connect_with(address: SocketAddr, early: &[u8]) -> Self {
-        let mut stream = TcpStream::connect(address).unwrap();
+    /// Connects, and says nothing yet.
+    fn dial(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&[UPGRADE.as_bytes(), early].concat()).unwrap();
-        let mut raw = Self { stream, read: Vec::new() };
+        Self { stream, read: Vec::new() }
+    }
+
+    /// Connects, with bytes in the same segment as the request.
+    fn connect_with(address: SocketAddr, early: &[u8]) -> Self {
+        let mut raw = Self::dial(address);
+        raw.stream.write_all(&[UPGRADE.as_bytes(), early].concat()).unwrap();
         let head = raw.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(
@@ -137,27 +106,11 @@ impl Raw {
         }
     }
 
-    /// The next frame: opcode and payload; `None` at the end of the stream. Every frame of a server
-    /// is whole and unmasked.
+    /// The next frame: opcode and payload; `None` at the end of the stream.
     fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
-            if let [first, second, rest @ ..] = self.read.as_slice() {
-                assert_eq!(second & 0x80, 0, "a masked frame");
-                assert_eq!(first & 0xf0, FIN, "a fragment, or reserved bits");
-                let (length_bytes, length) = match second {
-                    126 if rest.len() >= 2 => (2, u16::from_be_bytes([rest[0], rest[1]]).into()),
-                    127 if rest.len() >= 8 => {
-                        (8, u64::from_be_bytes(rest[..8].try_into().unwrap()) as usize)
-                    }
-                    126 | 127 => (8, usize::MAX - 16),
-                    length => (0, usize::from(*length)),
-                };
-                let (start, opcode) = (2 + length_bytes, first & 0x0f);
-                if self.read.len() >= start + length {
-                    let payload = self.read[start..start + length].to_vec();
-                    self.read.drain(..start + length);
-                    return Some((opcode, payload));
-                }
+            if let Some(frame) = take_frame(&mut self.read) {
+                return Some(frame);
             }
             if !self.more() {
                 return None;
@@ -223,6 +176,23 @@ impl Raw {
     }
 }
 
+/// Takes a frame of the gateway, opcode and payload, off the front of what was read. It is whole and
+/// unmasked.
+fn take_frame(read: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let [first, second, rest @ ..] = read.as_slice() else { return None };
+    assert_eq!(second & 0x80, 0, "a masked frame");
+    assert_eq!(first & 0xf0, FIN, "a fragment, or reserved bits");
+    let (length_bytes, length) = match second {
+        126 => (2, u16::from_be_bytes(*rest.first_chunk()?).into()),
+        127 => (8, u64::from_be_bytes(*rest.first_chunk()?) as usize),
+        length => (0, usize::from(*length)),
+    };
+    let (start, opcode) = (2 + length_bytes, first & 0x0f);
+    let payload = read.get(start..start + length)?.to_vec();
+    read.drain(..start + length);
+    Some((opcode, payload))
+}
+
 /// So many bytes of a case are sent one by one; the rest of the longest cases in one go.
 const DRIBBLED_MAX: usize = 24 << 10;
 
@@ -273,136 +243,75 @@ impl Healthy {
     }
 }
 
-/// What a case must lead to.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    /// A close frame with one of these codes; `None` = without a code.
-    Close(&'static [Option<u16>]),
-    /// The text is taken as one message; being no request, it gets an error.
-    Message,
-    /// A pong with `p`, then the text is taken as one message.
-    PongThenMessage,
-    /// Nothing, and the connection stays open.
-    Open,
+/// Runs every case, several at a time, and tells all that came out wrong.
+fn each<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<(), String> + Sync) {
+    let next = AtomicUsize::new(0);
+    let faults = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(fault) = run(case) {
+                        faults.lock().unwrap().push(fault);
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().unwrap();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-const PROTOCOL: Wanted = Wanted::Close(&[Some(1002)]);
-const BAD_TEXT: Wanted = Wanted::Close(&[Some(1007)]);
-const TOO_LARGE: Wanted = Wanted::Close(&[Some(1009)]);
-const FLOOD: Wanted = Wanted::Close(&[Some(1008)]);
+/// Connections that the cases have at a time.
+const AT_ONCE: usize = 8;
 
-/// The frame cases but for the one that takes a minute: see
-/// [`a_client_that_stops_in_the_middle_of_a_header_is_closed_as_silent`].
-fn frame_cases() -> Vec<(&'static str, Vec<u8>, Wanted)> {
-    let unmasked = |first: u8, payload: &[u8]| [&[first, payload.len() as u8], payload].concat();
-    vec![
-        ("an unmasked text", unmasked(FIN | TEXT, b"hi"), PROTOCOL),
-        ("an unmasked ping", unmasked(FIN | PING, b"p"), PROTOCOL),
-        ("a reserved bit", frame(FIN | 0x40 | TEXT, b"hi"), PROTOCOL),
-        ("opcode 3", frame(FIN | 3, b"hi"), PROTOCOL),
-        ("opcode 11", frame(FIN | 11, b"hi"), PROTOCOL),
-        ("a fragmented ping", frame(PING, b"p"), PROTOCOL),
-        ("a ping of 126 bytes", frame(FIN | PING, &[b'p'; 126]), PROTOCOL),
-        ("a pong of 200 bytes", frame(FIN | PONG, &[b'p'; 200]), PROTOCOL),
-        ("a close of one byte", frame(FIN | CLOSE, &[3]), PROTOCOL),
-        ("a close of 202 bytes", close(1000, &[b'x'; 200]), PROTOCOL),
-        ("close code 1005", close(1005, b""), PROTOCOL),
-        ("close code 0", close(0, b""), PROTOCOL),
-        ("close code 5000", close(5000, b""), PROTOCOL),
-        ("a close reason in bad UTF-8", close(1000, b"\xff\xfe"), BAD_TEXT),
-        ("an empty close", frame(FIN | CLOSE, b""), Wanted::Close(&[None])),
-        ("a close", close(1000, b""), Wanted::Close(&[Some(1000)])),
-        ("two closes", [close(1000, b""), close(1000, b"")].concat(), Wanted::Close(&[Some(1000)])),
-        (
-            "a close and a text",
-            [close(1000, b""), text(b"hi")].concat(),
-            Wanted::Close(&[Some(1000)]),
-        ),
-        ("text in bad UTF-8", text(b"\xc3\x28"), BAD_TEXT),
-        (
-            "text in bad UTF-8 across fragments",
-            [frame(TEXT, b"\xe2\x82"), frame(FIN, b"\x28")].concat(),
-            BAD_TEXT,
-        ),
-        (
-            "a character across fragments",
-            [frame(TEXT, b"\xe2\x82"), frame(FIN, b"\xac")].concat(),
-            Wanted::Message,
-        ),
-        ("a continuation first", frame(FIN, b"hi"), PROTOCOL),
-        ("a text inside a text", [frame(TEXT, b"hi"), frame(FIN | TEXT, b"hi")].concat(), PROTOCOL),
-        (
-            "a ping inside a text",
-            [frame(TEXT, b"h"), frame(FIN | PING, b"p"), frame(FIN, b"i")].concat(),
-            Wanted::PongThenMessage,
-        ),
-        (
-            "5 bytes with a length of 16 bits",
-            [&[FIN | TEXT, 0x80 | 126, 0, 5][..], &MASK, b"hello"].concat(),
-            PROTOCOL,
-        ),
-        (
-            "5 bytes with a length of 64 bits",
-            [&long_header(FIN | TEXT, 5)[..], b"hello"].concat(),
-            PROTOCOL,
-        ),
-        (
-            "a length with the top bit set",
-            long_header(FIN | BINARY, 1 << 63),
-            Wanted::Close(&[Some(1002), Some(1009)]),
-        ),
-        ("60 MiB announced", long_header(FIN | BINARY, 60 << 20), TOO_LARGE),
-        ("a text over the limit", text(&vec![b' '; CLIENT_MESSAGE_BYTES_MAX + 1]), TOO_LARGE),
-        (
-            "1000 fragments of 1 KiB",
-            std::iter::once(frame(TEXT, &[b' '; 1024]))
-                .chain(std::iter::repeat_n(frame(0, &[b' '; 1024]), 999))
-                .collect::<Vec<_>>()
-                .concat(),
-            TOO_LARGE,
-        ),
-        (
-            "10,000 empty fragments",
-            std::iter::once(frame(TEXT, b""))
-                .chain(std::iter::repeat_n(frame(0, b""), 9_999))
-                .collect::<Vec<_>>()
-                .concat(),
-            Wanted::Close(&[Some(1008), Some(1009)]),
-        ),
-        ("5,000 pings", frame(FIN | PING, b"p").repeat(5_000), FLOOD),
-        ("5,000 pongs", frame(FIN | PONG, b"p").repeat(5_000), Wanted::Open),
-    ]
+/// What a frame of the gateway is as an answer.
+fn is_answer(answer: &Answer, (opcode, payload): &(u8, Vec<u8>)) -> bool {
+    let said = || -> Value { serde_json::from_slice(payload).unwrap() };
+    match answer {
+        Answer::Pong(wanted) => (*opcode, &payload[..]) == (PONG, *wanted),
+        Answer::Message(kind) => *opcode == TEXT && said()["type"] == *kind,
+        Answer::Error(code) => {
+            *opcode == TEXT && said()["type"] == "error" && said()["code"] == *code
+        }
+        Answer::Close(code) => {
+            let came = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+            let reason = payload.get(2..).unwrap_or_default();
+            *opcode == CLOSE && came == *code && std::str::from_utf8(reason).is_ok()
+        }
+    }
+}
+
+fn expect(name: &str, frames: &[(u8, Vec<u8>)], answers: &[Answer]) -> Result<(), String> {
+    let fit = frames.iter().zip(answers).all(|(frame, answer)| is_answer(answer, frame));
+    if fit && frames.len() == answers.len() {
+        return Ok(());
+    }
+    let came: Vec<_> =
+        frames.iter().map(|(opcode, bytes)| (opcode, String::from_utf8_lossy(bytes))).collect();
+    Err(format!("{name}: expected {answers:?}, got {came:?}"))
 }
 
 fn run_frame_cases(is_dribbled: bool) {
     let healthy = Healthy::begin();
-    let cases = frame_cases();
-    assert_eq!(cases.len(), 33);
-    for (name, bytes, wanted) in cases {
-        eprintln!("{name}");
+    each(&frames::cases(), |(name, bytes, answers)| {
         let mut raw = Raw::connect();
-        raw.send(&bytes, is_dribbled);
-        let expect_error = |raw: &mut Raw| {
-            let error = raw.expect_json();
-            assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("bad_request")));
-        };
-        match wanted {
-            Wanted::Close(codes) => {
-                raw.expect_close(codes);
+        raw.send(bytes, is_dribbled);
+        let mut came = Vec::new();
+        if matches!(answers.last(), Some(Answer::Close(_))) {
+            while let Some(frame) = raw.next_control() {
+                let is_close = frame.0 == CLOSE;
+                came.push(frame);
+                if is_close {
+                    let _ = raw.stream.shutdown(std::net::Shutdown::Write);
+                }
             }
-            Wanted::Message => {
-                expect_error(&mut raw);
-                raw.expect_open();
-            }
-            Wanted::PongThenMessage => {
-                assert_eq!(raw.next_control(), Some((PONG, b"p".to_vec())));
-                expect_error(&mut raw);
-                raw.expect_open();
-            }
-            Wanted::Open => raw.expect_open(),
+        } else {
+            came.extend((0..answers.len()).map_while(|_| raw.next_control()));
+            raw.expect_open();
         }
-        healthy.is_served();
-    }
+        expect(name, &came, answers)
+    });
     healthy.end();
 }
 
@@ -416,133 +325,211 @@ fn and_so_they_do_byte_by_byte() {
     run_frame_cases(true);
 }
 
-/// A socket of a client that has gone silent.
-struct SilentSocket {
-    incoming: Vec<u8>,
-    sent: Arc<Mutex<Vec<u8>>>,
+#[test]
+fn there_are_a_hundred_cases_and_no_two_are_alike() {
+    let frames = frames::cases().into_iter().map(|(name, bytes, _)| (name, bytes));
+    let handshakes = handshake_cases();
+    let handshakes =
+        handshakes.iter().map(|(name, request, _)| ((*name).to_owned(), request.clone().into()));
+    let (names, bytes): (HashSet<String>, HashSet<Vec<u8>>) = frames.chain(handshakes).unzip();
+    let count = frames::cases().len() + handshake_cases().len();
+    assert_eq!((names.len(), bytes.len()), (count, count));
+    assert!(count >= 100, "{count}");
 }
 
-impl Socket for SilentSocket {
+/// A client's end of a connection without a socket.
+#[derive(Debug, Default)]
+struct Wire {
+    /// What it has sent and the gateway has not read.
+    incoming: Vec<u8>,
+    is_gone: bool,
+    /// What the gateway has sent.
+    sent: Vec<u8>,
+    /// It said that nothing more comes.
+    is_finished: bool,
+    /// Nothing more of the gateway fits.
+    is_full: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct WireSocket(Arc<Mutex<Wire>>);
+
+impl Socket for WireSocket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sent.lock().unwrap().extend_from_slice(bytes);
+        let mut wire = self.0.lock().unwrap();
+        if wire.is_full {
+            return Ok(0);
+        }
+        wire.sent.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let incoming = std::mem::take(&mut self.incoming);
-        buffer[..incoming.len()].copy_from_slice(&incoming);
-        Ok((!incoming.is_empty()).then_some(incoming.len()))
+        let mut wire = self.0.lock().unwrap();
+        let count = wire.incoming.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&wire.incoming[..count]);
+        wire.incoming.drain(..count);
+        Ok((count > 0 || wire.is_gone).then_some(count))
+    }
+
+    fn finish(&mut self) {
+        self.0.lock().unwrap().is_finished = true;
+    }
+}
+
+/// A shard in virtual time.
+fn shard(now: &Arc<AtomicU64>) -> Shard {
+    shard_with(now, Arc::default())
+}
+
+fn shard_with(now: &Arc<AtomicU64>, stats: Arc<Stats>) -> Shard {
+    let clock = Arc::clone(now);
+    Shard::new(ShardOptions {
+        id: 0,
+        registry: Arc::new(Registry::new(1)),
+        marks: Arc::new(Marks::new(1, || ())),
+        stats,
+        time: Box::new(move || clock.load(Ordering::Relaxed)),
+    })
+}
+
+/// What a connection is answered that sends these pieces, the first of them with its handshake; each
+/// piece is read, and all that it leads to is done, before the next one comes.
+fn answers_in_pieces(shard: &mut Shard, pieces: &[&[u8]]) -> Vec<u8> {
+    let socket = WireSocket::default();
+    let (early, later) = pieces.split_first().unwrap();
+    let key = shard.accept(Box::new(socket.clone()), Encoding::Json, early);
+    while shard.turn() == 0 {}
+    for piece in later {
+        socket.0.lock().unwrap().incoming.extend_from_slice(piece);
+        while !socket.0.lock().unwrap().incoming.is_empty() && shard.connection(key).is_some() {
+            shard.on_readable(key);
+            while shard.turn() == 0 {}
+        }
+    }
+    socket.0.lock().unwrap().is_gone = true;
+    shard.on_readable(key);
+    assert_eq!(shard.take_ended().len(), 1);
+    shard.take_touched();
+    let sent = std::mem::take(&mut socket.0.lock().unwrap().sent);
+    // The greeting names the session.
+    let hello_bytes = 4 + usize::from(u16::from_be_bytes([sent[2], sent[3]]));
+    sent[hello_bytes..].to_vec()
+}
+
+/// Where a stream of so many bytes is cut: at every offset, but for the long ones, which repeat
+/// themselves. They are cut at every offset of their beginning and end, and here and there between.
+fn cuts(length: usize) -> impl Iterator<Item = usize> {
+    let (edge, step) = (150, (length / 60).max(1));
+    (0..=length).filter(move |cut| {
+        length < 4 * edge || *cut <= edge || *cut >= length - edge || cut % step == 0
+    })
+}
+
+#[test]
+fn and_so_they_do_wherever_they_are_cut() {
+    let probe = text(br#"{"op":"ping","id":"still there"}"#);
+    each(&frames::cases(), |(name, bytes, answers)| {
+        let mut shard = shard(&Arc::new(AtomicU64::new(1_000_000_000_000)));
+        let stream = [&bytes[..], &probe].concat();
+        let whole = answers_in_pieces(&mut shard, &[b"", &stream]);
+        let mut read = whole.clone();
+        let mut came: Vec<_> = std::iter::from_fn(|| take_frame(&mut read)).collect();
+        assert!(read.is_empty(), "{name}: half a frame at the end");
+        if !matches!(answers.last(), Some(Answer::Close(_))) {
+            let pong = came.pop().unwrap();
+            assert!(is_answer(&Answer::Message("pong"), &pong), "{name}: {pong:?}");
+        }
+        expect(name, &came, answers)?;
+        for cut in cuts(stream.len()) {
+            let (front, back) = stream.split_at(cut);
+            for pieces in [&[b"", front, back][..], &[front, back]] {
+                let came = answers_in_pieces(&mut shard, pieces);
+                if came != whole {
+                    let came = String::from_utf8_lossy(&came);
+                    return Err(format!("{name}, cut at {cut}: {came}"));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn after_a_violation_nothing_is_waited_for() {
+    for (bytes, is_violation) in [(frame(FIN | 3, b""), true), (frame(FIN | BINARY, b""), false)] {
+        let mut shard = shard(&Arc::new(AtomicU64::new(1_000_000_000_000)));
+        let socket = WireSocket::default();
+        shard.accept(Box::new(socket.clone()), Encoding::Json, &bytes);
+        shard.turn();
+        assert_eq!(socket.0.lock().unwrap().is_finished, is_violation);
+        // What is still on its way must be read, or the kernel would take our close back.
+        assert_eq!(shard.connection_count(), 1);
     }
 }
 
 #[test]
 fn a_client_that_stops_in_the_middle_of_a_header_is_closed_as_silent() {
     let now = Arc::new(AtomicU64::new(1_000_000_000_000));
-    let clock = Arc::clone(&now);
-    let mut shard = Shard::new(ShardOptions {
-        id: 0,
-        registry: Arc::new(Registry::new(1)),
-        marks: Arc::new(Marks::new(1, || ())),
-        stats: Arc::new(Stats::default()),
-        time: Box::new(move || clock.load(Ordering::Relaxed)),
-    });
-    let sent = Arc::new(Mutex::new(Vec::new()));
-    let socket = SilentSocket { incoming: vec![0x81], sent: Arc::clone(&sent) };
-    let key = shard.accept(Box::new(socket), Encoding::Json, b"");
+    let mut shard = shard(&now);
+    let socket = WireSocket::default();
+    let take_sent = || std::mem::take(&mut socket.0.lock().unwrap().sent);
+    let key = shard.accept(Box::new(socket.clone()), Encoding::Json, b"");
+    socket.0.lock().unwrap().incoming.push(0x81);
     shard.on_readable(key);
     shard.turn();
-    sent.lock().unwrap().clear();
+    take_sent();
     for _ in 0..PINGS_UNANSWERED_MAX {
         now.fetch_add(PING_EVERY_NS, Ordering::Relaxed);
         shard.turn();
-        assert_eq!(std::mem::take(&mut *sent.lock().unwrap()), [FIN | PING, 0]);
+        assert_eq!(take_sent(), [FIN | PING, 0]);
     }
     now.fetch_add(PING_EVERY_NS - 1, Ordering::Relaxed);
     shard.turn();
-    assert!(sent.lock().unwrap().is_empty(), "it has time to answer until then");
+    assert!(take_sent().is_empty(), "it has time to answer until then");
     now.fetch_add(1, Ordering::Relaxed);
     shard.turn();
-    let closed = sent.lock().unwrap().clone();
+    let closed = take_sent();
     assert_eq!((closed[0], &closed[2..4]), (FIN | CLOSE, &4202u16.to_be_bytes()[..]));
     now.fetch_add(PING_EVERY_NS, Ordering::Relaxed);
     shard.turn();
     assert_eq!(shard.connection_count(), 0);
 }
 
-/// The valid request with one line replaced, taken out (an empty one) or put before the others.
-fn request(line: &str, replacement: &str) -> String {
-    let replacement =
-        if replacement.is_empty() { String::new() } else { format!("{replacement}\r\n") };
-    if line.is_empty() {
-        return UPGRADE.replacen("Host: x\r\n", &format!("Host: x\r\n{replacement}"), 1);
-    }
-    let line = format!("{line}\r\n");
-    assert!(UPGRADE.contains(&line), "{line}");
-    UPGRADE.replacen(&line, &replacement, 1)
+#[test]
+fn a_client_that_takes_nothing_is_ended_as_stalled() {
+    let now = Arc::new(AtomicU64::new(1_000_000_000_000));
+    let stats = Arc::new(Stats::default());
+    let mut shard = shard_with(&now, Arc::clone(&stats));
+    let socket = WireSocket::default();
+    socket.0.lock().unwrap().is_full = true;
+    shard.accept(Box::new(socket.clone()), Encoding::Json, b"");
+    let mut pass = |ns| {
+        now.fetch_add(ns, Ordering::Relaxed);
+        shard.turn();
+        shard.connection_count()
+    };
+    assert_eq!(pass(0), 1);
+    assert_eq!(pass(STALL_NS_MAX - 1), 1);
+    assert_eq!(pass(1), 0);
+    assert_eq!(stats.close("stalled").get(), 1);
+}
+
+fn handshake_cases() -> Vec<handshakes::Case> {
+    handshakes::cases(REQUEST_HEADERS_MAX, REQUEST_HEAD_BYTES_MAX)
 }
 
 #[test]
 fn handshakes_that_are_none_get_their_http_status() {
     let healthy = Healthy::begin();
-    let (version, key) =
-        ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
-    let (upgrade, connection) = ("Upgrade: websocket", "Connection: Upgrade");
-    let many_headers: Vec<String> = (0..200).map(|i| format!("X-{i}: y")).collect();
-    let cases: Vec<(&str, String, &[u16])> = vec![
-        ("valid", UPGRADE.to_owned(), &[101]),
-        ("version 8", request(version, "Sec-WebSocket-Version: 8"), &[426]),
-        ("no version", request(version, ""), &[400, 426]),
-        ("Upgrade: h2c", request(upgrade, "Upgrade: h2c"), &[400, 426]),
-        ("Connection: close", request(connection, "Connection: close"), &[400, 426]),
-        ("no key", request(key, ""), &[400]),
-        ("key abc", request(key, "Sec-WebSocket-Key: abc"), &[400]),
-        ("no Host", request("Host: x", ""), &[400]),
-        (
-            "Content-Length and Transfer-Encoding",
-            request("", "Content-Length: 4\r\nTransfer-Encoding: chunked"),
-            &[400],
-        ),
-        ("two Content-Lengths", request("", "Content-Length: 4\r\nContent-Length: 5"), &[400]),
-        ("POST", UPGRADE.replacen("GET", "POST", 1), &[400, 405]),
-        ("a folded header", request("", "X-A: b\r\n c"), &[400]),
-        ("a space before the colon", request("", "X-A : b"), &[400]),
-        ("a bare line feed inside a header", request("", "X-A: b\nX-B: c"), &[400]),
-        ("a NUL in a header", request("", "X-A: b\0c"), &[400]),
-        ("a body", request("", "Content-Length: 5"), &[400]),
-        ("200 headers", request("", &many_headers.join("\r\n")), &[431]),
-        ("a header of 32 KiB", request("", &format!("X-A: {}", "y".repeat(32 << 10))), &[431]),
-    ];
-    assert_eq!(cases.len(), 18);
-    for (name, request, wanted) in cases {
-        for is_dribbled in [false, true] {
-            eprintln!("{name}");
-            let stream = TcpStream::connect(GATEWAY.listen).unwrap();
-            stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut raw = Raw { stream, read: Vec::new() };
+    each(&handshake_cases(), |(name, request, wanted)| {
+        [false, true].into_iter().try_for_each(|is_dribbled| {
+            let mut raw = Raw::dial(GATEWAY.listen);
             raw.send(request.as_bytes(), is_dribbled);
-            let head = raw.head();
-            let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
-            assert!(wanted.contains(&status), "{name}: expected {wanted:?}, got {head}");
-            if status == 426 {
-                let head = head.to_ascii_lowercase();
-                assert!(head.contains("sec-websocket-version: 13\r\n"), "{head}");
-            }
-            healthy.is_served();
-        }
-    }
+            handshakes::expect(name, &raw.head(), wanted)
+        })
+    });
     healthy.end();
-}
-
-#[test]
-fn no_extension_is_agreed_to() {
-    let offer = request("", "Sec-WebSocket-Extensions: permessage-deflate");
-    let stream = TcpStream::connect(GATEWAY.listen).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut raw = Raw { stream, read: Vec::new() };
-    raw.send(offer.as_bytes(), false);
-    let head = raw.head().to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 101 ") && !head.contains("extensions"), "{head}");
 }
 
 #[test]
@@ -554,9 +541,7 @@ fn a_subprotocol_is_echoed_if_it_is_known_and_none_is_needed() {
         (Some("graphql-ws"), Err(400)),
     ] {
         let line = offered.map(|offered| format!("Sec-WebSocket-Protocol: {offered}"));
-        let stream = TcpStream::connect(GATEWAY.listen).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut raw = Raw { stream, read: Vec::new() };
+        let mut raw = Raw::dial(GATEWAY.listen);
         raw.send(request("", &line.unwrap_or_default()).as_bytes(), false);
         let head = raw.head().to_ascii_lowercase();
         let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -576,18 +561,22 @@ fn frames_that_come_with_the_handshake_are_answered() {
         text(br#"{"op":"subscribe","id":2,"channel":"bbo","symbols":["sim:BTCUSDT"]}"#),
     ]
     .concat();
-    for cut in [early.len(), early.len() - 1, 3] {
-        let mut raw = Raw::connect_with(GATEWAY.listen, &early[..cut]);
-        raw.send(&early[cut..], false);
-        assert_eq!(raw.expect_json()["type"], "hello");
-        let pong = raw.expect_json();
-        assert_eq!((&pong["type"], &pong["id"]), (&json!("pong"), &json!(1)));
-        assert_eq!(raw.next_control(), Some((PONG, b"\n\r\n".to_vec())));
-        let subscribed = raw.expect_json();
-        assert_eq!((&subscribed["type"], &subscribed["id"]), (&json!("subscribed"), &json!(2)));
+    // All that comes in the segment of the handshake, from nothing to everything.
+    let cuts: Vec<usize> = (0..=early.len()).collect();
+    each(&cuts, |cut| {
+        let mut raw = Raw::connect_with(GATEWAY.listen, &early[..*cut]);
+        raw.send(&early[*cut..], false);
+        let answers: Vec<_> = (0..4).map_while(|_| raw.next_control()).collect();
         let (_, data) = raw.next().unwrap();
         assert!(data.starts_with(br#"{"n":1,"#), "{}", String::from_utf8_lossy(&data));
-    }
+        let wanted = [
+            Answer::Message("hello"),
+            Answer::Message("pong"),
+            Answer::Pong(b"\n\r\n"),
+            Answer::Message("subscribed"),
+        ];
+        expect(&format!("cut at {cut}"), &answers, &wanted)
+    });
 }
 
 #[test]

@@ -3,47 +3,92 @@
 //! Checks what RFC 6455 §4.2.1 asks of a request, chooses the subprotocol, and takes the bare TCP
 //! stream back out of the HTTP server, with whatever bytes came behind the request.
 
-use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::ErrorCode;
 use tickfan_core::ws;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use super::Door;
+use super::{Door, Visit};
 use crate::http::{self, Answer, StrictStream};
+use crate::limits::{CLOSE_LINGER_NS, REFUSED_RETRY_MS};
+use crate::places::{NoPlace, Place};
 
 /// The only version of the WebSocket protocol.
 const VERSION: &str = "13";
 
-/// The close code of the protocol for a gateway that has too much to do; its reason names the
-/// milliseconds after which to try again.
-const OVERLOADED: u16 = 4102;
+/// Why a client that was upgraded is not served: the same word in the reason of its close frame and in
+/// the metric.
+#[derive(Debug, Clone, Copy)]
+enum Turned {
+    /// There are as many connections as there may be.
+    GatewayFull,
+    /// Its address has as many as it may.
+    AddressFull,
+    /// The shards have too much to do.
+    Overloaded,
+}
 
-const RETRY_AFTER_MS: u32 = 1_000;
+impl Turned {
+    const fn close_code(self) -> u16 {
+        match self {
+            Self::GatewayFull | Self::AddressFull => 4101,
+            Self::Overloaded => 4102,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::GatewayFull => "gateway_full",
+            Self::AddressFull => "address_full",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
 
 /// A key is 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
 /// Upgrades the request, or says why not.
-pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer {
+pub(super) fn answer(
+    door: &Arc<Door>,
+    mut request: Request<Incoming>,
+    visit: Arc<Visit>,
+) -> Answer {
     let chosen = match check(&request) {
         Ok(chosen) => chosen,
         Err(refusal) => return *refusal,
     };
-    if door.least_loaded().is_none() {
-        let message = "too many connections, or going away; try again later";
-        return http::error(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message);
+    if !may_come_from(door.rules.origins.as_deref(), request.headers()) {
+        door.stats.origins_refused.inc();
+        let message = "this Origin may not connect; the operator names those that may";
+        return http::error(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message);
     }
+    if door.is_draining.load(Ordering::Relaxed) {
+        let message = "the gateway goes away; try again later";
+        let mut answer =
+            http::error(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return answer;
+    }
+    // A page cannot see the status of a refused upgrade, so who is one too many is told by a close.
+    let place = door.places.take(visit.address).map_err(|full| match full {
+        NoPlace::InAll => Turned::GatewayFull,
+        NoPlace::OfAddress => Turned::AddressFull,
+    });
     let (upgraded, future) = match fastwebsockets::upgrade::upgrade(&mut request) {
         Ok(upgraded) => upgraded,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -53,10 +98,15 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
         match future.await {
             Ok(socket) => {
                 let encoding = chosen.unwrap_or(Encoding::Json);
-                hand_over(&door, socket.into_inner().into_inner(), encoding);
+                let turned = hand_over(&door, socket.into_inner().into_inner(), encoding, place);
+                if let Some((stream, why)) = turned {
+                    turn_away(&door, stream, why).await;
+                }
             }
             Err(error) => tracing::debug!(%error, "a client left during its upgrade"),
         }
+        // It was at the door until now.
+        drop(visit);
     });
     let (parts, _) = upgraded.into_parts();
     let mut answer = Response::from_parts(parts, Full::<Bytes>::default());
@@ -67,32 +117,74 @@ pub(super) fn answer(door: &Arc<Door>, mut request: Request<Incoming>) -> Answer
     answer
 }
 
-/// Takes the socket out of the HTTP server and gives it to a shard.
-fn hand_over(door: &Door, upgraded: hyper::upgrade::Upgraded, encoding: Encoding) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<StrictStream>>() else {
+/// Takes the socket out of the HTTP server and gives it to a shard; gives back who cannot be served.
+fn hand_over(
+    door: &Door,
+    upgraded: hyper::upgrade::Upgraded,
+    encoding: Encoding,
+    place: Result<Place, Turned>,
+) -> Option<(TcpStream, Turned)> {
+    let Ok(parts) = upgraded.downcast::<TokioIo<StrictStream<TcpStream>>>() else {
         tracing::error!("the upgraded stream is not the one that was accepted");
-        return;
+        return None;
     };
-    let stream = match parts.io.into_inner().into_inner().into_std() {
+    let stream = parts.io.into_inner().into_inner();
+    let place = match place {
+        // The shards have said goodbye to everybody, and would not to this one.
+        Ok(_) if door.is_draining.load(Ordering::Relaxed) => {
+            return Some((stream, Turned::Overloaded));
+        }
+        Ok(place) => place,
+        Err(turned) => return Some((stream, turned)),
+    };
+    let stream = match stream.into_std() {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a client left during its upgrade");
-            return;
+            return None;
         }
     };
     // Frames may have come with the handshake.
     let early = parts.read_buf.to_vec();
     let refused = match door.least_loaded() {
-        Some(shard) => shard.accept(stream, encoding, early).err().map(|overloaded| overloaded.0),
+        Some(shard) => {
+            shard.accept(stream, encoding, early, place).err().map(|overloaded| overloaded.0)
+        }
         None => Some(stream),
     };
-    if let Some(mut stream) = refused {
-        door.stats.close("overloaded").inc();
-        let mut frame = Vec::new();
-        ws::write_close(OVERLOADED, &format!("overloaded: {RETRY_AFTER_MS}"), &mut frame);
-        // Best effort: a new connection has room for it.
-        let _ = stream.write(&frame);
-    }
+    Some((TcpStream::from_std(refused?).ok()?, Turned::Overloaded))
+}
+
+/// Says goodbye with a close frame that names when to come back, and waits a moment for the peer to
+/// end the connection: the kernel would take the frame back for what comes after we have gone.
+async fn turn_away(door: &Door, mut stream: TcpStream, why: Turned) {
+    door.stats.close(why.name()).inc();
+    // Spread by the microsecond of the day; it need not be random.
+    let spread_ms = door.clock.now() / 1_000 % (REFUSED_RETRY_MS - 1_000);
+    let mut frame = Vec::new();
+    ws::write_close(
+        why.close_code(),
+        &format!("{}: {}", why.name(), 1_000 + spread_ms),
+        &mut frame,
+    );
+    let mut rest = [0; 1 << 10];
+    let goodbye = async {
+        stream.write_all(&frame).await?;
+        stream.shutdown().await?;
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    // Best effort: who is gone already needs no goodbye.
+    let _ = tokio::time::timeout(Duration::from_nanos(CLOSE_LINGER_NS), goodbye).await;
+}
+
+/// Whether the page that the request comes from may connect. Programs name no page.
+fn may_come_from(allowed: Option<&[String]>, headers: &HeaderMap) -> bool {
+    let Some(allowed) = allowed else { return true };
+    headers
+        .get_all(ORIGIN)
+        .iter()
+        .all(|origin| allowed.iter().any(|allowed| origin.as_bytes() == allowed.as_bytes()))
 }
 
 /// Holds the request against RFC 6455 §4.2.1; gives the encoding whose subprotocol is to be echoed,
@@ -103,8 +195,9 @@ fn check(request: &Request<Incoming>) -> Result<Option<Encoding>, Box<Answer>> {
     if request.version() != Version::HTTP_11 {
         return refuse("a WebSocket begins with HTTP/1.1");
     }
-    if !headers.contains_key(HOST) {
-        return refuse("the Host header is missing");
+    // A proxy before us and we must not see two different ones.
+    if only(headers, &HOST).is_none() {
+        return refuse("expected one Host header");
     }
     if headers.contains_key(TRANSFER_ENCODING) || !request.body().is_end_stream() {
         return refuse("a WebSocket request has no body");
@@ -114,7 +207,7 @@ fn check(request: &Request<Incoming>) -> Result<Option<Encoding>, Box<Answer>> {
     {
         return refuse("expected the headers Connection: Upgrade and Upgrade: websocket");
     }
-    match headers.get(SEC_WEBSOCKET_VERSION) {
+    match only(headers, &SEC_WEBSOCKET_VERSION) {
         Some(version) if version == VERSION => {}
         _ => {
             let message = "expected Sec-WebSocket-Version: 13";
@@ -126,12 +219,13 @@ fn check(request: &Request<Incoming>) -> Result<Option<Encoding>, Box<Answer>> {
     let is_key = |key: &HeaderValue| {
         let bytes = key.as_bytes();
         bytes.len() == KEY_CHARS
-            && bytes.ends_with(b"==")
+            // Of the last digit two bits count, and the other four are zero.
+            && [b"A==", b"Q==", b"g==", b"w=="].iter().any(|end| bytes.ends_with(*end))
             && bytes[..KEY_CHARS - 2]
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
     };
-    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(is_key) {
+    if !only(headers, &SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return refuse("Sec-WebSocket-Key is not 16 bytes in base64");
     }
     negotiate(headers).or_else(|message| refuse(&message))
@@ -158,6 +252,13 @@ fn negotiate(headers: &HeaderMap) -> Result<Option<Encoding>, String> {
             Err(format!("no subprotocol on offer is known; known is {}", names.join(", ")))
         }
     }
+}
+
+/// The value of a header that may come once only (§11.3).
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {

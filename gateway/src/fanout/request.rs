@@ -69,6 +69,9 @@ enum Message {
     Ping(Vec<u8>),
     Pong,
     Close(Option<u16>),
+    /// The conformance build sends every message back.
+    #[cfg(feature = "conformance")]
+    Echo(ws::Opcode, Vec<u8>),
 }
 
 impl Shard {
@@ -85,6 +88,12 @@ impl Shard {
             }
             let message = match pending.reader.next(&mut bytes, &CLIENT_LIMITS) {
                 Ok(None) => break,
+                #[cfg(feature = "conformance")]
+                Ok(Some(Incoming::Text(text))) => Message::Echo(ws::Opcode::Text, text.into()),
+                #[cfg(feature = "conformance")]
+                Ok(Some(Incoming::Binary(bytes))) => {
+                    Message::Echo(ws::Opcode::Binary, bytes.to_vec())
+                }
                 Ok(Some(incoming)) => match incoming {
                     Incoming::Text(text) => Message::Text(Request::parse(text)),
                     Incoming::Binary(_) => Message::Binary,
@@ -122,6 +131,14 @@ impl Shard {
                 self.close(key, Cause::Unsupported, "requests are JSON text");
             }
             Message::Close(code) => self.on_close(key, code),
+            #[cfg(feature = "conformance")]
+            Message::Echo(opcode, payload) => {
+                ws::write_header(opcode, payload.len(), &mut connection.control);
+                connection.control.extend_from_slice(&payload);
+                if connection.control.len() >= SEND_BYTES {
+                    self.send(key, &[]);
+                }
+            }
             Message::Text(request) => match connection.allowance.message(now) {
                 Admission::Served => self.on_request(key, request, now),
                 Admission::Flood => self.close(key, Cause::Flood, "too many messages"),

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use polling::{Event, PollMode, Poller};
 
 use crate::limits::{SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
+use crate::places::Place;
 
 /// A client's byte stream, which never blocks.
 pub trait Socket: Send {
@@ -27,6 +28,9 @@ pub trait Socket: Send {
     fn tcp(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Says that nothing more is sent. What the peer sends is still read.
+    fn finish(&mut self) {}
 
     /// Ends the connection at once, so that what the kernel still holds is not sent.
     fn abort(&mut self) {}
@@ -50,28 +54,32 @@ impl Default for SocketOptions {
 
 /// A plain TCP connection.
 #[derive(Debug)]
-pub struct TcpSocket(TcpStream);
+pub struct TcpSocket {
+    tcp: TcpStream,
+    /// Given back when the connection is dropped.
+    _place: Place,
+}
 
 impl TcpSocket {
     /// Takes over a connection: no delay, no blocking, and bounded buffers in the kernel.
     ///
     /// # Errors
     /// When the options cannot be set.
-    pub fn new(stream: TcpStream, options: SocketOptions) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let socket = socket2::SockRef::from(&stream);
+    pub fn new(tcp: TcpStream, options: SocketOptions, place: Place) -> io::Result<Self> {
+        tcp.set_nonblocking(true)?;
+        tcp.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(&tcp);
         socket.set_send_buffer_size(options.send_bytes)?;
         #[cfg(target_os = "linux")]
         socket.set_tcp_notsent_lowat(options.unsent_bytes)?;
-        Ok(Self(stream))
+        Ok(Self { tcp, _place: place })
     }
 }
 
 impl Socket for TcpSocket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.0.write(bytes) {
+            match self.tcp.write(bytes) {
                 Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => return Ok(taken),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
@@ -83,7 +91,7 @@ impl Socket for TcpSocket {
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
-            match self.0.read(buffer) {
+            match self.tcp.read(buffer) {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -93,12 +101,17 @@ impl Socket for TcpSocket {
     }
 
     fn tcp(&self) -> Option<&TcpStream> {
-        Some(&self.0)
+        Some(&self.tcp)
+    }
+
+    fn finish(&mut self) {
+        // Best effort: a peer that is gone needs no sign.
+        let _ = self.tcp.shutdown(std::net::Shutdown::Write);
     }
 
     fn abort(&mut self) {
         // Best effort: the connection ends either way.
-        let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 

@@ -52,15 +52,20 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, _) = tungstenite::client(request, stream).unwrap();
-        let mut client = Self {
+        let mut client = Self::without_greeting(socket);
+        client.hello = client.control("hello");
+        client
+    }
+
+    /// A client that may be told anything first.
+    pub(crate) fn without_greeting(socket: WebSocket<TcpStream>) -> Self {
+        Self {
             socket,
             hello: Value::Null,
             frames: 0,
             held: HashMap::new(),
             waiting: VecDeque::new(),
-        };
-        client.hello = client.control("hello");
-        client
+        }
     }
 
     /// Sends a request.
