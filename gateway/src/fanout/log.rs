@@ -211,6 +211,21 @@ impl Log {
         }
     }
 
+    /// How many of some bodies begin within so many bytes.
+    pub fn count_within(
+        &self,
+        bodies: std::ops::Range<usize>,
+        bytes: usize,
+        encoding: Encoding,
+    ) -> usize {
+        let Some(text) = &self.texts[encoding.index()] else { return 0 };
+        if bodies.is_empty() || text.end_of(bodies.end - 1) - text.start_of(bodies.start) <= bytes {
+            return bodies.len();
+        }
+        let end = text.start_of(bodies.start) + bytes;
+        bodies.take_while(|index| text.start_of(*index) < end).count()
+    }
+
     /// Bytes of all that is kept in an encoding.
     pub fn len_bytes(&self, encoding: Encoding) -> usize {
         self.texts[encoding.index()].as_ref().map_or(0, Text::len)

@@ -241,7 +241,7 @@ impl Shard {
             }
         }
         let sent = if !seats.is_empty() {
-            self.send_seats(key, &control, &seats)
+            self.send_seats(key, &control, &seats, now)
         } else {
             if !control.is_empty() {
                 self.send_pieces(key, &[Piece::Copied(&control)], now);
@@ -296,10 +296,15 @@ impl Shard {
         }
     }
 
-    fn send_seats(&mut self, key: ConnectionKey, control: &[u8], seats: &[SeatKey]) -> Sent {
+    fn send_seats(
+        &mut self,
+        key: ConnectionKey,
+        control: &[u8],
+        seats: &[SeatKey],
+        ts_ns: Nanos,
+    ) -> Sent {
         let Some(connection) = self.connections.get(key) else { return Sent::Usual };
         let mut frames = std::mem::take(&mut self.frames);
-        let ts_ns = self.now();
         frames.clear(connection.encoding, control);
         let mut large = None;
         for (i, seat_key) in seats.iter().enumerate() {
@@ -374,10 +379,11 @@ impl Shard {
         };
         let mut served = Served::All;
         for seated in &mut seat.subscriptions {
-            let Some(lane) = self.lanes.get_mut(seated.lane) else { continue };
-            if seated.wants() == Wants::Log && seated.position == lane.end() {
+            // Most have nothing: told without a look at their lanes.
+            if seated.oldest_ns == 0 && seated.wants() == Wants::Log {
                 continue;
             }
+            let Some(lane) = self.lanes.get_mut(seated.lane) else { continue };
             let filling = Filling { frames, connection, judge: &mut judge, maker: &mut self.maker };
             served = filling.subscription(seated, lane);
             if !matches!(served, Served::All) {
@@ -517,14 +523,12 @@ impl Filling<'_, '_> {
                 return Served::Full;
             }
             self.make_room();
-            let mut until = from;
-            let mut bytes = self.frames.len();
+            let room = (bodies.len() - from).min(self.frames.room());
+            let bytes_left = SEND_BYTES - self.frames.len();
+            let count = lane.log().count_within(from..from + room, bytes_left, encoding).max(1);
+            let until = from + count;
             let mut merged = 0;
-            while until < bodies.len()
-                && until - from < self.frames.room()
-                && (until == from || bytes < SEND_BYTES)
-            {
-                let body = &bodies[until];
+            for (ahead, body) in bodies.range(from..until).enumerate() {
                 // A state is judged by itself, and so is each trade; of a price all that the client
                 // had not been sent counts.
                 let oldest_ns = match body.s {
@@ -535,7 +539,7 @@ impl Filling<'_, '_> {
                     _ => body.to_ns,
                 };
                 if let Some(over_ns) = self.judge.overrun_ns(oldest_ns) {
-                    self.frames.mark_late(until - from, over_ns);
+                    self.frames.mark_late(ahead, over_ns);
                 }
                 if let Some(s) = body.s {
                     if !is_trades && s > held {
@@ -546,11 +550,9 @@ impl Filling<'_, '_> {
                 if let (Some(report), Some(age_ns)) = (&mut self.judge.report, body.feed_age_ns) {
                     report.age(age_ns);
                 }
-                until += 1;
-                bytes = self.frames.len() + lane.log().range(from..until, encoding).len();
             }
-            self.judge.count((until - from) as u64, merged);
-            self.frames.push_range(lane.log().range(from..until, encoding), until - from);
+            self.judge.count(count as u64, merged);
+            self.frames.push_range(lane.log().range(from..until, encoding), count);
             from = until;
         }
         seated.position = lane.end();

@@ -22,6 +22,8 @@ pub struct Marks {
     /// Bit per channel: the shard has subscribers to it.
     interest: Box<[AtomicU8]>,
     summary: Box<[AtomicU64]>,
+    /// Words of the summary in which the shard ever had an interest; its own.
+    words: AtomicU64,
     /// The shard sleeps until this time; 0 = it is awake.
     parked_until_ns: AtomicU64,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -44,6 +46,7 @@ impl Marks {
                 .collect(),
             interest: (0..instruments_max).map(|_| AtomicU8::new(0)).collect(),
             summary: (0..instruments_max.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            words: AtomicU64::new(0),
             parked_until_ns: AtomicU64::new(0),
             wake: Box::new(wake),
         }
@@ -54,6 +57,8 @@ impl Marks {
     pub fn set_interest(&self, id: InstrumentId, channel: Channel, interested: bool) {
         let bit = 1u8 << channel.index();
         if interested {
+            let words = self.words.load(Ordering::Relaxed).max(id.index() as u64 / 64 + 1);
+            self.words.store(words, Ordering::Relaxed);
             self.interest[id.index()].fetch_or(bit, Ordering::SeqCst);
         } else {
             self.interest[id.index()].fetch_and(!bit, Ordering::SeqCst);
@@ -93,7 +98,7 @@ impl Marks {
 
     /// Shard: takes all marks: instrument, channel, receipt of the oldest change.
     pub fn take(&self, mut each: impl FnMut(InstrumentId, Channel, Nanos)) {
-        for (word, summary) in self.summary.iter().enumerate() {
+        for (word, summary) in self.summary_in_use().iter().enumerate() {
             if summary.load(Ordering::Relaxed) == 0 {
                 continue;
             }
@@ -111,12 +116,16 @@ impl Marks {
         }
     }
 
+    fn summary_in_use(&self) -> &[AtomicU64] {
+        &self.summary[..self.words.load(Ordering::Relaxed) as usize]
+    }
+
     /// Shard: is about to sleep until `until_ns`. Returns false when there are marks: then it must
     /// not.
     pub fn park(&self, until_ns: Nanos) -> bool {
         self.parked_until_ns.store(until_ns, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let clean = self.summary.iter().all(|word| word.load(Ordering::Relaxed) == 0);
+        let clean = self.summary_in_use().iter().all(|word| word.load(Ordering::Relaxed) == 0);
         if !clean {
             self.unpark();
         }
