@@ -202,6 +202,11 @@ impl Load {
         })
     }
 
+    /// For how long nobody has received anything.
+    pub(crate) fn quiet_ns(&self) -> u64 {
+        clock::wall_ns().saturating_sub(self.state.now_ns)
+    }
+
     /// Clients that the server closed.
     pub(crate) fn gone(&self) -> usize {
         self.state.gone

@@ -29,6 +29,9 @@ const LEAD_NS: u64 = 50_000_000;
 /// What was published in the window may come this long after it.
 const DRAIN_NS: u64 = 700_000_000;
 
+/// When nobody has received anything for this long, nothing is under way.
+const QUIET_NS: u64 = 150_000_000;
+
 /// How often it is looked whether everything has come.
 const STEP_NS: u64 = 20_000_000;
 
@@ -234,7 +237,8 @@ impl Session {
             {
                 published = Some((events, lag_ns_max));
             }
-            let is_complete = self.load.is_complete();
+            // Those who are not checked may be behind those who are.
+            let is_complete = self.load.is_complete() && self.load.quiet_ns() > QUIET_NS;
             if let Some(published) = published
                 && (is_complete || now > close_ns + DRAIN_NS)
             {
