@@ -163,11 +163,7 @@ pub(crate) const RIVAL_UPDATE_BYTES: usize = 160;
 /// Writes a rival's update: JSON with its fields at fixed offsets, so that reading it costs a load
 /// generator next to nothing. `[5..10)` the topic, `[15..35)` the number, `[40..60)` the intended
 /// wall-clock time in nanoseconds, each padded with spaces on the left.
-pub(crate) fn rival_update(
-    topic: u32,
-    number: u64,
-    intended_ns: u64,
-) -> [u8; RIVAL_UPDATE_BYTES] {
+pub(crate) fn rival_update(topic: u32, number: u64, intended_ns: u64) -> [u8; RIVAL_UPDATE_BYTES] {
     let text = format!("{{\"v\":{topic:>5},\"s\":{number:>20},\"i\":{intended_ns:>20},\"b\":[");
     let mut bytes = [b' '; RIVAL_UPDATE_BYTES];
     bytes[..text.len()].copy_from_slice(text.as_bytes());

@@ -386,7 +386,10 @@ mod tests {
         assert_eq!(trade["data"]["p"], "10950.28");
         let bbo: serde_json::Value = serde_json::from_str(&written(Channel::Bbo, 12)).unwrap();
         assert_eq!(bbo["data"]["u"], 12 + IMAGE_ID);
-        assert_eq!((&bbo["data"]["b"], &bbo["data"]["a"]), (&"10950.28".into(), &"10950.29".into()));
+        assert_eq!(
+            (&bbo["data"]["b"], &bbo["data"]["a"]),
+            (&"10950.28".into(), &"10950.29".into())
+        );
         let depth: serde_json::Value = serde_json::from_str(&written(Channel::Book, 21)).unwrap();
         assert_eq!(depth["data"]["b"][0][0], "09999.99");
         assert_eq!(depth["data"]["b"][0][1], "1.00000021");
