@@ -285,10 +285,13 @@ impl<'a> Scan<'a> {
                             self.eat(b"[")?;
                             Kind::Bbo { number, cents: self.cents()? }
                         }
-                        b"image" => Kind::Image { number },
                         b"delta" => Kind::Delta { number },
                         _ => return Err(Unreadable),
                     };
+                    break;
+                }
+                b"state" if kind == b"image" => {
+                    update.kind = Kind::Image { number };
                     break;
                 }
                 b"s" | b"p" | b"to" | b"te" | b"e" => {
