@@ -106,6 +106,8 @@ struct State {
     topic_of_view: Vec<u32>,
     /// Clients that the server closed.
     gone: usize,
+    /// What it said to the first of them.
+    parting: String,
     /// The gateway's stages are taken apart.
     has_stages: bool,
     now_ns: u64,
@@ -137,6 +139,7 @@ impl Load {
                 tallies: (0..groups).map(|_| Tally::new()).collect::<Result<_>>()?,
                 topic_of_view: Vec::new(),
                 gone: 0,
+                parting: "without a word".to_owned(),
                 has_stages: false,
                 now_ns: clock::wall_ns(),
                 images: Sizes::default(),
@@ -157,7 +160,8 @@ impl Load {
             ensure!(now < until_ns, "{} of {} clients are live", self.live, self.clients.len());
             self.run_until((now + CONNECT_STEP_NS).min(until_ns))?;
         }
-        ensure!(self.state.gone == 0, "{} clients were closed", self.state.gone);
+        let gone = self.state.gone;
+        ensure!(gone == 0, "{gone} clients were cut off: {}", self.state.parting);
         Ok(())
     }
 
@@ -254,6 +258,11 @@ impl Load {
     /// Clients that the server closed.
     pub(crate) fn gone(&self) -> usize {
         self.state.gone
+    }
+
+    /// What the server said to the first of those.
+    pub(crate) fn parting(&self) -> &str {
+        &self.state.parting
     }
 
     /// Reads until a time.
@@ -522,7 +531,16 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                 }
             }
             (9, _) => client.send_frame(Opcode::Pong, frame.payload)?,
-            (8 | 10, _) => {}
+            (8, _) => {
+                if let Some((code, reason)) = frame.payload.split_first_chunk()
+                    && state.gone == 0
+                {
+                    let (code, reason) =
+                        (u16::from_be_bytes(*code), String::from_utf8_lossy(reason));
+                    state.parting = format!("{code} {reason}");
+                }
+            }
+            (10, _) => {}
             _ => bail!(unreadable(left)),
         }
     }

@@ -141,7 +141,7 @@ pub(super) struct Session {
     pub(super) process: Process,
     pub(super) load: Load,
     pub(super) connect_s: f64,
-    /// Numbers go on from order to order at the gateway's venue; rivals begin anew.
+    /// Numbers go on from order to order.
     base: Vec<u64>,
     /// Something of an earlier order may still be under way.
     pub(super) is_dirty: bool,
@@ -198,10 +198,7 @@ impl Session {
         let start_ns = clock::wall_ns() + LEAD_NS;
         let window_ns = start_ns + warm_ms * 1_000_000..start_ns + ticks * TICK_NS;
         expected.start_at(start_ns, window_ns.clone());
-        self.base = match self.setup.peer {
-            Name::Tickfan => expected.ends(),
-            _ => vec![0; self.setup.topics],
-        };
+        self.base = expected.ends();
         self.load.begin(expected, &check_every, is_quiet)?;
         self.process.order(Order::Publish { rate_per_s: feed_per_s, start_ns, ticks })?;
         Ok((window_ns.start, window_ns.end))
@@ -334,7 +331,11 @@ impl Session {
             }
         }
         if self.load.gone() > 0 {
-            remarks.push(format!("{} clients were cut off", self.load.gone()));
+            remarks.push(format!(
+                "{} clients were cut off: {}",
+                self.load.gone(),
+                self.load.parting()
+            ));
         }
         let histograms = BTreeMap::from([
             ("received".to_owned(), tally.received.clone()),
