@@ -184,7 +184,7 @@ impl Load {
         let mut places = vec![0; self.state.tallies.len()];
         for client in &mut self.clients {
             let group = client.plan.group;
-            client.is_checked = places[group] % check_every[group] == 0;
+            client.is_checked = usize::is_multiple_of(places[group], check_every[group]);
             places[group] += 1;
             client.silence_ns = 0;
             client.read_ns = 0;
