@@ -10,6 +10,7 @@ mod scan;
 pub(crate) mod tally;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
@@ -43,11 +44,34 @@ const SLOW_EVERY_NS: u64 = 50_000_000;
 /// … so many bytes: some 40 KB a second, a tenth of what one that is to get everything would need.
 const SLOW_BYTES: usize = 2_048;
 
+/// The gateway's encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Encoding {
+    /// As the rivals'.
+    Json,
+    /// Records of fixed layout.
+    Binary,
+}
+
+/// How many and how large the updates of a kind were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) updates: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Sizes {
+    fn add(&mut self, bytes: usize) {
+        self.updates += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 /// What a server's clients read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// The gateway's protocol in JSON.
-    Tickfan(Channel),
+    /// The gateway's protocol.
+    Tickfan(Channel, Encoding),
     /// [`crate::peer::rival_update`]s.
     Rival,
 }
@@ -82,9 +106,13 @@ struct State {
     topic_of_view: Vec<u32>,
     /// Clients that the server closed.
     gone: usize,
+    /// What it said to the first of them.
+    parting: String,
     /// The gateway's stages are taken apart.
     has_stages: bool,
     now_ns: u64,
+    images: Sizes,
+    deltas: Sizes,
 }
 
 impl Load {
@@ -111,8 +139,11 @@ impl Load {
                 tallies: (0..groups).map(|_| Tally::new()).collect::<Result<_>>()?,
                 topic_of_view: Vec::new(),
                 gone: 0,
+                parting: "without a word".to_owned(),
                 has_stages: false,
                 now_ns: clock::wall_ns(),
+                images: Sizes::default(),
+                deltas: Sizes::default(),
             },
             is_spinning: false,
         })
@@ -129,12 +160,13 @@ impl Load {
             ensure!(now < until_ns, "{} of {} clients are live", self.live, self.clients.len());
             self.run_until((now + CONNECT_STEP_NS).min(until_ns))?;
         }
-        ensure!(self.state.gone == 0, "{} clients were closed", self.state.gone);
+        let gone = self.state.gone;
+        ensure!(gone == 0, "{gone} clients were cut off: {}", self.state.parting);
         Ok(())
     }
 
-    /// Begins an order: what is received from now on is held against it. Of every client whose number
-    /// is a multiple of `check_every` everything is checked.
+    /// Begins an order: what is received from now on is held against it. Of every k-th client of a
+    /// group everything is checked, k being that of the group.
     ///
     /// With `is_quiet`, nothing is under way, so that it is known what every client holds.
     ///
@@ -143,14 +175,17 @@ impl Load {
     pub(crate) fn begin(
         &mut self,
         expected: Expected,
-        check_every: usize,
+        check_every: &[usize],
         is_quiet: bool,
     ) -> Result<()> {
         for tally in &mut self.state.tallies {
             *tally = Tally::new()?;
         }
-        for (index, client) in self.clients.iter_mut().enumerate() {
-            client.is_checked = index % check_every == 0;
+        let mut places = vec![0; self.state.tallies.len()];
+        for client in &mut self.clients {
+            let group = client.plan.group;
+            client.is_checked = usize::is_multiple_of(places[group], check_every[group]);
+            places[group] += 1;
             client.silence_ns = 0;
             client.read_ns = 0;
             if is_quiet {
@@ -202,9 +237,32 @@ impl Load {
         })
     }
 
+    /// Images and deltas of books that checked clients received.
+    pub(crate) fn book_updates(&self) -> (Sizes, Sizes) {
+        (self.state.images, self.state.deltas)
+    }
+
+    /// How many clients of a group are checked, and how many there are.
+    pub(crate) fn checked(&self, group: usize) -> (usize, usize) {
+        let clients = self.clients.iter().filter(|client| client.plan.group == group);
+        clients.fold((0, 0), |(checked, all), client| {
+            (checked + usize::from(client.is_checked), all + 1)
+        })
+    }
+
+    /// For how long nobody has received anything.
+    pub(crate) fn quiet_ns(&self) -> u64 {
+        clock::wall_ns().saturating_sub(self.state.now_ns)
+    }
+
     /// Clients that the server closed.
     pub(crate) fn gone(&self) -> usize {
         self.state.gone
+    }
+
+    /// What the server said to the first of those.
+    pub(crate) fn parting(&self) -> &str {
+        &self.state.parting
     }
 
     /// Reads until a time.
@@ -442,7 +500,7 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                 };
                 state.deliver(client, topic, number)?;
             }
-            (1, Wire::Tickfan(_)) if !frame.payload.starts_with(b"{\"n\":") => {
+            (1, Wire::Tickfan(..)) if !frame.payload.starts_with(b"{\"n\":") => {
                 for (topic, view) in client::subscriptions(frame.payload)? {
                     state.name_view(view, topic);
                     if let Phase::Subscribing(left) = &mut client.phase {
@@ -453,14 +511,18 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                     }
                 }
             }
-            (1, Wire::Tickfan(_)) => {
+            (1 | 2, Wire::Tickfan(_, encoding)) => {
                 let mut checked = Ok(());
                 let mut visit = |update| {
                     if checked.is_ok() {
                         checked = state.take(client, update);
                     }
                 };
-                let Ok(late) = scan::json(frame.payload, &mut visit) else {
+                let read = match encoding {
+                    Encoding::Json => scan::json(frame.payload, &mut visit),
+                    Encoding::Binary => scan::binary(frame.payload, &mut visit),
+                };
+                let Ok(late) = read else {
                     bail!(unreadable(frame.payload));
                 };
                 checked?;
@@ -469,7 +531,16 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                 }
             }
             (9, _) => client.send_frame(Opcode::Pong, frame.payload)?,
-            (8 | 10, _) => {}
+            (8, _) => {
+                if let Some((code, reason)) = frame.payload.split_first_chunk()
+                    && state.gone == 0
+                {
+                    let (code, reason) =
+                        (u16::from_be_bytes(*code), String::from_utf8_lossy(reason));
+                    state.parting = format!("{code} {reason}");
+                }
+            }
+            (10, _) => {}
             _ => bail!(unreadable(left)),
         }
     }
@@ -505,6 +576,10 @@ impl State {
                 number
             }
             Kind::Image { number } | Kind::Delta { number } => {
+                match update.kind {
+                    Kind::Image { .. } => self.images.add(update.bytes),
+                    _ => self.deltas.add(update.bytes),
+                }
                 number.checked_sub(venue::IMAGE_ID).context("before the image")?
             }
             Kind::Lost(lost) => {
@@ -570,6 +645,6 @@ impl State {
 
     /// Only the newest counts, and what it replaced is contained in it.
     fn conflates(&self) -> bool {
-        matches!(self.wire, Wire::Tickfan(Channel::Bbo | Channel::Book))
+        matches!(self.wire, Wire::Tickfan(Channel::Bbo | Channel::Book, _))
     }
 }

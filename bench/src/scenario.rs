@@ -72,6 +72,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::load::Encoding;
 use crate::load::client::Plan;
 use crate::peer::{Channel, Name};
 use crate::pin::pin;
@@ -99,6 +100,8 @@ pub(crate) enum Scenario {
     EndToEnd,
     /// Decode, book, snapshot: what a venue message costs
     Ingest,
+    /// Bytes of a change of a book, as a delta and as an image
+    Bytes,
 }
 
 /// What holds for all runs of a call.
@@ -113,6 +116,9 @@ pub(crate) struct LoadOptions {
     /// Shorter windows and fewer cases
     #[arg(long = "short")]
     pub(crate) is_quick: bool,
+    /// The encodings that the gateway is measured with; may be given several times
+    #[arg(long = "encoding", value_enum, default_value = "json")]
+    pub(crate) encodings: Vec<Encoding>,
 }
 
 /// One thing to be measured, which a round of it gives one run.
@@ -163,11 +169,17 @@ pub(crate) fn cases(scenario: Scenario, peers: &[Name], options: &LoadOptions) -
             only.split_once('=')
                 .is_some_and(|(name, value)| parameters.get(name).is_none_or(|has| has == value))
         });
-        if peer == Some(Name::Tickfan) && scenario != Scenario::Ingest {
-            parameters.insert("encoding".to_owned(), "json".to_owned());
+        if !is_wanted {
+            return;
         }
-        if is_wanted {
-            cases.push(Case { scenario, peer, parameters, about: Duration::from_secs(seconds) });
+        let about = Duration::from_secs(seconds);
+        if peer != Some(Name::Tickfan) || scenario == Scenario::Ingest {
+            cases.push(Case { scenario, peer, parameters, about });
+            return;
+        }
+        for encoding in &options.encodings {
+            parameters.insert("encoding".to_owned(), name_of(encoding));
+            cases.push(Case { scenario, peer, parameters: parameters.clone(), about });
         }
     };
     let usual = [("budget_ms", "20"), ("clients", "1000"), ("topics", "20")];
@@ -176,6 +188,11 @@ pub(crate) fn cases(scenario: Scenario, peers: &[Name], options: &LoadOptions) -
     let gateway: Vec<Option<Name>> = gateway.map(Some).collect();
     let peers: Vec<Option<Name>> = peers.iter().copied().map(Some).collect();
     match scenario {
+        Scenario::Bytes => {
+            for form in ["delta", "image"] {
+                gateway.iter().for_each(|peer| add(*peer, &[("form", form), ("depth", "20")], 5));
+            }
+        }
         Scenario::Fixed => peers.iter().for_each(|peer| add(*peer, &usual, 12)),
         Scenario::Capacity => {
             for mode in ["every", "conflated"] {
@@ -298,7 +315,7 @@ impl Bench {
                 let connections = number(case, "connections")?.min(CONNECTIONS_MAX);
                 let plans =
                     plans(self.options.seed, connections, number(case, "topics")?, TOPICS, 100);
-                run.figures = crowd::idle(self.setup(peer, Channel::Bbo, TOPICS, plans))?;
+                run.figures = crowd::idle(self.setup(case, peer, Channel::Bbo, TOPICS, plans))?;
                 run.remarks.push("more connections do not fit the limit of descriptors".to_owned());
             }
             (Scenario::Storm, Some(peer)) => {
@@ -306,19 +323,29 @@ impl Bench {
                 let plans = plans(self.options.seed, clients, topics, topics, 100);
                 // As many deliveries a second as every peer can make.
                 let feed_per_s = (100_000 / clients as u64).min(50);
-                let setup = self.setup(peer, Channel::Bbo, topics, plans);
+                let setup = self.setup(case, peer, Channel::Bbo, topics, plans);
                 run.figures = crowd::storm(setup, feed_per_s)?;
             }
             (Scenario::Subscribers, _) => self.subscribers(case, &mut run)?,
             (Scenario::EndToEnd, Some(peer)) => self.end_to_end(peer, case, &mut run)?,
+            (Scenario::Bytes, Some(peer)) => self.bytes(peer, case, &mut run)?,
             (Scenario::Ingest, Some(_)) => ingest::run(text(case, "recording")?, &mut run)?,
             (scenario, None) => bail!("{} has no bare loop", name_of(&scenario)),
         }
         Ok(run)
     }
 
-    fn setup(&self, peer: Name, channel: Channel, topics: usize, plans: Vec<Plan>) -> Setup {
-        Setup { peer, channel, topics, seed: self.options.seed, plans }
+    fn setup(
+        &self,
+        case: &Case,
+        peer: Name,
+        channel: Channel,
+        topics: usize,
+        plans: Vec<Plan>,
+    ) -> Setup {
+        let encoding = case.parameters.get("encoding").map(String::as_str);
+        let encoding = if encoding == Some("binary") { Encoding::Binary } else { Encoding::Json };
+        Setup { peer, channel, topics, seed: self.options.seed, plans, encoding }
     }
 
     /// The clients that a case's parameters name.
@@ -330,7 +357,7 @@ impl Bench {
             TOPICS,
             number(case, "budget_ms")? as u32,
         );
-        Ok(self.setup(peer, channel, TOPICS, plans))
+        Ok(self.setup(case, peer, channel, TOPICS, plans))
     }
 
     /// The window of a run at one rate.
@@ -345,7 +372,26 @@ impl Bench {
     fn fixed(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
         let setup = self.usual(peer, case, Channel::Trades)?;
         let feed_per_s = (FIXED_PER_S / setup.deliveries_per_event()) as u64;
-        put(Session::open(setup)?.run(self.trial(feed_per_s))?, run);
+        let mut session = Session::open(setup)?;
+        put(session.run(self.trial(feed_per_s))?, run);
+        let counted = Trial { feed_per_s, warm_ms: 500, window_ms: 1_500 };
+        match session.fresh()?.syscalls_per_s(counted)? {
+            Some(calls) => {
+                run.figures.insert("server_syscalls_per_s".to_owned(), calls);
+            }
+            None => run.remarks.push("system calls are missing: perf may not count them".into()),
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, peer: Name, case: &Case, run: &mut Run) -> Result<()> {
+        let plans = plans(self.options.seed, 1, 1, 1, 0);
+        let mut session = Session::open(self.setup(case, peer, Channel::Book, 1, plans))?;
+        session.run(Trial { feed_per_s: 500, warm_ms: 500, window_ms: 1_500 })?;
+        let (images, deltas) = session.load.book_updates();
+        let sizes = if text(case, "form")? == "image" { images } else { deltas };
+        let bytes = sizes.bytes as f64 / sizes.updates.max(1) as f64;
+        run.figures.insert("bytes_per_change".to_owned(), bytes);
         Ok(())
     }
 
@@ -353,7 +399,8 @@ impl Bench {
         let is_conflated = text(case, "mode")? == "conflated";
         let channel = if is_conflated { Channel::Bbo } else { Channel::Trades };
         let setup = self.usual(peer, case, channel)?;
-        let found = self.search(setup)?;
+        let key = held_key(case, peer, "usual");
+        let found = self.search(setup, (!is_conflated).then_some(key))?;
         let capacity = found.outcome.figures["deliveries_per_s"];
         put(found.outcome, run);
         run.figures.insert("capacity_per_s".to_owned(), capacity);
@@ -361,7 +408,8 @@ impl Bench {
         Ok(())
     }
 
-    fn search(&mut self, setup: Setup) -> Result<capacity::Found> {
+    /// Searches, and remembers the rate that holds by a key.
+    fn search(&mut self, setup: Setup, key: Option<String>) -> Result<capacity::Found> {
         let (peer, channel) = (setup.peer, setup.channel);
         let first_per_s = match (peer, channel) {
             (Name::Tickfan, Channel::Trades) => 20_000,
@@ -371,19 +419,20 @@ impl Bench {
         };
         let window_ms = if self.options.is_quick { 1_500 } else { 2_500 };
         let found = capacity::search(setup, first_per_s, 1_000, window_ms)?;
-        if channel == Channel::Trades {
-            self.held_per_s.insert(name_of(&peer), found.outcome.figures["feed_per_s"]);
+        if let Some(key) = key {
+            self.held_per_s.insert(key, found.outcome.figures["feed_per_s"]);
         }
         Ok(found)
     }
 
-    /// Events a second that a peer holds with the usual clients: found before, or now.
-    fn held_per_s(&mut self, peer: Name) -> Result<f64> {
-        if let Some(held) = self.held_per_s.get(&name_of(&peer)) {
+    /// Events a second that a peer holds with some clients: found before, or now.
+    fn held_per_s(&mut self, case: &Case, peer: Name, name: &str, plans: &[Plan]) -> Result<f64> {
+        let key = held_key(case, peer, name);
+        if let Some(held) = self.held_per_s.get(&key) {
             return Ok(*held);
         }
-        let plans = plans(self.options.seed, 1_000, 20, TOPICS, 20);
-        let found = self.search(self.setup(peer, Channel::Trades, TOPICS, plans))?;
+        let setup = self.setup(case, peer, Channel::Trades, TOPICS, plans.to_vec());
+        let found = self.search(setup, Some(key))?;
         Ok(found.outcome.figures["feed_per_s"])
     }
 
@@ -396,11 +445,11 @@ impl Bench {
             "thousand" => (TOPICS, crowd(1_000), 2_000),
             "load" => {
                 let percent = number(case, "load_percent")? as f64;
-                let feed_per_s = self.held_per_s(peer)? * percent / 100.0;
-                (TOPICS, plans(seed, 1_000, 20, TOPICS, 20), feed_per_s as u64)
+                let plans = plans(seed, 1_000, 20, TOPICS, 20);
+                let held = self.held_per_s(case, peer, "usual", &plans)?;
+                (TOPICS, plans, (held * percent / 100.0) as u64)
             }
             other => {
-                let feed_per_s = self.held_per_s(peer)? * 0.9;
                 let mut plans = plans(seed, 1_000, 20, TOPICS, 20);
                 for (index, plan) in plans.iter_mut().enumerate() {
                     // Spread among the others, as they would be.
@@ -410,6 +459,8 @@ impl Bench {
                         plan.group = 1;
                     }
                 }
+                // That both hold together: alone they would hold more.
+                let feed_per_s = self.held_per_s(case, peer, "mixed", &plans)? * 0.9;
                 if other == "fast-alone" {
                     plans.retain(|plan| plan.group == 0);
                 }
@@ -417,7 +468,8 @@ impl Bench {
             }
         };
         let is_one = plans.len() == 1;
-        let mut session = Session::open(self.setup(peer, Channel::Trades, topics, plans))?;
+        let setup = self.setup(case, peer, Channel::Trades, topics, plans);
+        let mut session = Session::open(setup)?;
         session.load.is_spinning = is_one;
         if peer == Name::Tickfan {
             session.load.measure_stages();
@@ -438,7 +490,7 @@ impl Bench {
         let channel = if peer == Name::Tickfan { Channel::Bbo } else { Channel::Trades };
         let plans = stall::plans(self.options.seed, TOPICS, number(case, "budget_ms")? as u32);
         let stall_ms = (text(case, "variant")? == "with").then_some(15_000);
-        let setup = self.setup(peer, channel, TOPICS, plans);
+        let setup = self.setup(case, peer, channel, TOPICS, plans);
         put(stall::run(setup, stall_ms, self.window_ms())?, run);
         Ok(())
     }
@@ -454,7 +506,7 @@ impl Bench {
         let feed_per_s = FEED_X1_PER_S * number(case, "feed_x")? as u64;
         let serve = |clients: usize| -> Result<Outcome> {
             let plans = plans(self.options.seed, clients, 20, TOPICS, budget_ms as u32);
-            let setup = self.setup(Name::Tickfan, Channel::Bbo, TOPICS, plans);
+            let setup = self.setup(case, Name::Tickfan, Channel::Bbo, TOPICS, plans);
             let mut session = Session::open(setup)?;
             let window_ms = 2_500.max(3 * budget_ms as u64);
             let mut outcome = session.run(Trial { feed_per_s, warm_ms: 1_500, window_ms })?;
@@ -506,6 +558,12 @@ impl Bench {
         stages(&session, run);
         Ok(())
     }
+}
+
+/// Whose rate that was.
+fn held_key(case: &Case, peer: Name, clients: &str) -> String {
+    let encoding = case.parameters.get("encoding").map_or("", String::as_str);
+    format!("{} {encoding} {clients}", name_of(&peer))
 }
 
 /// The stages between the venue and the reader.

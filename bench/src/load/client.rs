@@ -9,8 +9,8 @@ use serde::Deserialize;
 use socket2::{Domain, Socket, Type};
 use tickfan_core::ws::{self, Opcode};
 
-use super::Wire;
 use super::check::UNKNOWN;
+use super::{Encoding, Wire};
 use crate::peer::{Channel, venue};
 
 /// A masking key of zeros leaves a payload as it is.
@@ -178,12 +178,17 @@ impl Client {
         }
         stream.set_nodelay(true)?;
         let path = match wire {
-            Wire::Tickfan(_) => "/v1/stream",
+            Wire::Tickfan(..) => "/v1/stream",
             Wire::Rival => "/",
+        };
+        let encoding = match wire {
+            Wire::Tickfan(_, Encoding::Json) => "Sec-WebSocket-Protocol: tickfan.json.v1\r\n",
+            Wire::Tickfan(_, Encoding::Binary) => "Sec-WebSocket-Protocol: tickfan.bin.v1\r\n",
+            Wire::Rival => "",
         };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{encoding}\r\n"
         );
         self.send(request.as_bytes())?;
         self.phase = Phase::Upgrading;
@@ -199,7 +204,7 @@ impl Client {
                 self.send_frame(Opcode::Text, format!("sub {}", topics.join(",")).as_bytes())?;
                 self.phase = Phase::Live;
             }
-            Wire::Tickfan(channel) => {
+            Wire::Tickfan(channel, _) => {
                 let channel = match channel {
                     Channel::Bbo => "bbo",
                     Channel::Trades => "trades",

@@ -78,6 +78,8 @@ pub(super) struct Update {
     pub(super) received_us: u64,
     /// When it was sent.
     pub(super) sent_us: u64,
+    /// Its bytes, where it is a book's.
+    pub(super) bytes: usize,
 }
 
 /// The kinds of update that matter.
@@ -120,6 +122,83 @@ pub(super) fn json(payload: &[u8], visit: &mut impl FnMut(Update)) -> Scanned<us
         if !scan.eats(b",") {
             return scan.eat(b"]}").map(|()| late);
         }
+    }
+}
+
+/// Begins every binary frame.
+const MAGIC: &[u8] = &[0x54, 0x46, 1, 0];
+const FRAME_HEAD_BYTES: usize = 32;
+const RECORD_HEAD_BYTES: usize = 64;
+const TRADE_BYTES: usize = 40;
+
+/// Where a record's price scale stands in its flags.
+const SCALE_SHIFT: u32 = 8;
+
+/// Reads a binary data frame; returns how many updates it marks as late.
+pub(super) fn binary(payload: &[u8], visit: &mut impl FnMut(Update)) -> Scanned<usize> {
+    if !payload.starts_with(MAGIC) {
+        return Err(Unreadable);
+    }
+    let sent_us = u64_at(payload, 16)? / 1_000;
+    let late = u64_at(payload, 24)?.count_ones() as usize;
+    let mut rest = payload.get(FRAME_HEAD_BYTES..).ok_or(Unreadable)?;
+    while !rest.is_empty() {
+        let length = u32_at(rest, 0)? as usize;
+        if length < RECORD_HEAD_BYTES || length > rest.len() {
+            return Err(Unreadable);
+        }
+        let (record, after) = rest.split_at(length);
+        rest = after;
+        let update = Update {
+            kind: Kind::Other,
+            view: u32_at(record, 8)?,
+            received_us: u64_at(record, 40)? / 1_000,
+            sent_us,
+            bytes: length,
+        };
+        let scale = u32_at(record, 4)? >> (16 + SCALE_SHIFT) & 0xf;
+        let number = u64_at(record, 56)?;
+        let kind = match record[4] {
+            1 => Kind::Image { number },
+            2 => Kind::Delta { number },
+            3 => Kind::Bbo { number, cents: cents(u64_at(record, 80)?, scale)? },
+            4 => {
+                let lost = u32_at(record, 68)?;
+                if lost > 0 {
+                    visit(Update { kind: Kind::Lost(u64::from(lost)), ..update });
+                }
+                for trade in record[RECORD_HEAD_BYTES + 8..].chunks_exact(TRADE_BYTES) {
+                    let cents = cents(u64_at(trade, 8)?, scale)?;
+                    visit(Update {
+                        kind: Kind::Trade { number: u64_at(trade, 24)?, cents },
+                        ..update
+                    });
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        visit(Update { kind, ..update });
+    }
+    Ok(late)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Scanned<u32> {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(Unreadable)?;
+    Ok(u32::from_le_bytes(*field))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Scanned<u64> {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(Unreadable)?;
+    Ok(u64::from_le_bytes(*field))
+}
+
+/// A price in cents.
+fn cents(mantissa: u64, scale: u32) -> Scanned<u64> {
+    match scale {
+        0..=2 => Ok(mantissa * 10u64.pow(2 - scale)),
+        _ if mantissa.is_multiple_of(10u64.pow(scale - 2)) => Ok(mantissa / 10u64.pow(scale - 2)),
+        _ => Err(Unreadable),
     }
 }
 
@@ -183,9 +262,10 @@ impl<'a> Scan<'a> {
     }
 
     fn update(&mut self, sent_us: u64, visit: &mut impl FnMut(Update)) -> Scanned<()> {
+        let begin = self.bytes.len();
         self.eat(b"{\"t\":\"")?;
         let kind = self.skip_past(b'"')?;
-        let mut update = Update { kind: Kind::Other, view: 0, received_us: 0, sent_us };
+        let mut update = Update { kind: Kind::Other, view: 0, received_us: 0, sent_us, bytes: 0 };
         let mut number = 0;
         while self.eats(b",\"") {
             let key = self.skip_past(b'"')?;
@@ -205,10 +285,13 @@ impl<'a> Scan<'a> {
                             self.eat(b"[")?;
                             Kind::Bbo { number, cents: self.cents()? }
                         }
-                        b"image" => Kind::Image { number },
                         b"delta" => Kind::Delta { number },
                         _ => return Err(Unreadable),
                     };
+                    break;
+                }
+                b"state" if kind == b"image" => {
+                    update.kind = Kind::Image { number };
                     break;
                 }
                 b"s" | b"p" | b"to" | b"te" | b"e" => {
@@ -219,6 +302,7 @@ impl<'a> Scan<'a> {
         }
         // No text of this protocol holds a brace.
         self.skip_past(b'}')?;
+        update.bytes = begin - self.bytes.len();
         visit(update);
         Ok(())
     }
@@ -256,6 +340,52 @@ mod tests {
     fn updates(text: &str) -> Scanned<Vec<Update>> {
         let mut updates = Vec::new();
         json(text.as_bytes(), &mut |update| updates.push(update)).map(|_| updates)
+    }
+
+    /// A frame around one record of this kind, as the protocol lays it out.
+    fn binary_frame(kind: u8, body: &[u64]) -> Vec<u8> {
+        let mut frame = MAGIC.to_vec();
+        frame.extend([1, 0, 0, 0]);
+        for word in [812u64, 950_000, 1] {
+            frame.extend(word.to_le_bytes());
+        }
+        let length = (RECORD_HEAD_BYTES + 8 * body.len()) as u32;
+        frame.extend(length.to_le_bytes());
+        // Live, `q` known, two digits of price and eight of quantity.
+        frame.extend([kind, 1, 0x01, 0x82]);
+        frame.extend(5u32.to_le_bytes());
+        frame.extend(17u32.to_le_bytes());
+        for word in [902u64, 900, 0, 7_000, 8_000, 160] {
+            frame.extend(word.to_le_bytes());
+        }
+        body.iter().for_each(|word| frame.extend(word.to_le_bytes()));
+        frame
+    }
+
+    #[test]
+    fn reads_binary_frames() {
+        let read = |frame: &[u8]| {
+            let mut updates = Vec::new();
+            binary(frame, &mut |update| updates.push(update)).map(|late| (updates, late))
+        };
+        let two = 2 | 3 << 32;
+        let trades = [two, 1, 4_528_350, 9, 12, 1, 2, 4_528_300, 9, 13, 2];
+        let (updates, late) = read(&binary_frame(4, &trades)).unwrap();
+        assert_eq!(late, 1);
+        assert_eq!(
+            updates.iter().map(|update| update.kind).collect::<Vec<_>>(),
+            [
+                Kind::Lost(3),
+                Kind::Trade { number: 12, cents: 4_528_350 },
+                Kind::Trade { number: 13, cents: 4_528_300 },
+            ]
+        );
+        assert_eq!((updates[1].view, updates[1].received_us, updates[1].sent_us), (5, 7, 950));
+        let bbo = binary_frame(3, &[1 | 1 << 32, u64::MAX, 4_528_305, 1, 4_528_306, 1]);
+        let (updates, _) = read(&bbo).unwrap();
+        assert_eq!(updates[0].kind, Kind::Bbo { number: 160, cents: 4_528_305 });
+        assert_eq!(updates[0].bytes, 112);
+        assert_eq!(read(&bbo[..100]), Err(Unreadable));
     }
 
     #[test]

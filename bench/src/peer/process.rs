@@ -101,7 +101,40 @@ impl Process {
     /// # Errors
     /// When it is gone.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        usage_of(self.child.id())
+        usage_of_family(self.child.id())
+    }
+}
+
+impl Process {
+    /// Has perf count system calls for a while, of this process and those that it started.
+    ///
+    /// # Errors
+    /// When there is no perf.
+    pub(crate) fn count_syscalls(&self, seconds: f64) -> Result<Counting> {
+        let family: Vec<String> =
+            family_of(self.child.id()).iter().map(ToString::to_string).collect();
+        let perf = Command::new("perf")
+            .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", &family.join(",")])
+            .args(["--", "sleep", &seconds.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("no perf")?;
+        Ok(Counting(perf))
+    }
+}
+
+/// A perf that counts.
+#[derive(Debug)]
+pub(crate) struct Counting(Child);
+
+impl Counting {
+    /// How many it were; `None` when perf may not count.
+    pub(crate) fn finish(self) -> Option<f64> {
+        let output = self.0.wait_with_output().ok()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        text.lines().find_map(|line| line.split(',').next()?.parse().ok())
     }
 }
 
@@ -139,7 +172,30 @@ pub(crate) fn own_usage() -> Result<Usage> {
     usage_of(std::process::id())
 }
 
+/// A process and those that it started.
+fn family_of(id: u32) -> Vec<u32> {
+    let mut family = vec![id];
+    for task in fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        family.extend(children.flat_map(family_of));
+    }
+    family
+}
+
 /// Adds up a process, its threads, and the processes that they started.
+fn usage_of_family(id: u32) -> Result<Usage> {
+    let mut usage = usage_of(id)?;
+    for child in family_of(id).into_iter().skip(1) {
+        // It may end while it is looked at.
+        let Ok(of_child) = usage_of(child) else { continue };
+        usage.cpu_ns += of_child.cpu_ns;
+        usage.switches += of_child.switches;
+        usage.rss_bytes += of_child.rss_bytes;
+    }
+    Ok(usage)
+}
+
 fn usage_of(id: u32) -> Result<Usage> {
     let mut usage = Usage::default();
     let status = fs::read_to_string(format!("/proc/{id}/status")).context("the peer is gone")?;
@@ -153,14 +209,6 @@ fn usage_of(id: u32) -> Result<Usage> {
         let status = read("status");
         usage.switches += field(&status, "voluntary_ctxt_switches:").unwrap_or(0)
             + field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
-        if id != std::process::id() {
-            for child in read("children").split_whitespace().filter_map(|id| id.parse().ok()) {
-                let Ok(of_child) = usage_of(child) else { continue };
-                usage.cpu_ns += of_child.cpu_ns;
-                usage.switches += of_child.switches;
-                usage.rss_bytes += of_child.rss_bytes;
-            }
-        }
     }
     Ok(usage)
 }

@@ -45,9 +45,10 @@ pub(super) fn search(
         };
         let trial = Trial { feed_per_s: feed_per_s as u64, warm_ms, window_ms };
         let outcome = open.run(trial)?;
-        let holds = outcome.p99_ns < P99_NS_MAX
-            && outcome.delivered_share >= DELIVERED_MIN
-            && open.load.gone() == 0;
+        let holds = (0..open.load.tallies().len()).all(|group| {
+            let outcome = open.outcome(trial, group);
+            outcome.p99_ns < P99_NS_MAX && outcome.delivered_share >= DELIVERED_MIN
+        }) && open.load.gone() == 0;
         eprintln!(
             "      {:>9.0} events/s: {:>12.0} deliveries/s, p99 {:>8.1} ms, {:.1} % delivered, server {:.2}, \
              generator {:.2}{}",

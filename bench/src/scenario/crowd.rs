@@ -38,7 +38,8 @@ pub(super) fn idle(setup: Setup) -> Result<BTreeMap<String, f64>> {
     let connected = session.process.usage()?;
     session.load.run_until(clock::wall_ns() + IDLE_MS * MILLI_NS)?;
     let after = session.process.usage()?;
-    ensure!(session.load.gone() == 0, "{} connections were cut off", session.load.gone());
+    let gone = session.load.gone();
+    ensure!(gone == 0, "{gone} connections were cut off: {}", session.load.parting());
     let rss_bytes = after.rss_bytes.saturating_sub(before.rss_bytes) as f64;
     let cpu_us = (after.cpu_ns - connected.cpu_ns) as f64 / 1e3;
     Ok(BTreeMap::from([

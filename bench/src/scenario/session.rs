@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use crate::clock;
 use crate::load::check::Expected;
 use crate::load::client::Plan;
-use crate::load::{Load, Wire};
+use crate::load::{Encoding, Load, Wire};
 use crate::peer::process::{self, Process, Usage};
 use crate::peer::{Channel, Name, Order, PeerOptions, Report};
 use crate::schedule::{Schedule, TICK_NS, topics_of};
@@ -28,6 +28,9 @@ const LEAD_NS: u64 = 50_000_000;
 
 /// What was published in the window may come this long after it.
 const DRAIN_NS: u64 = 700_000_000;
+
+/// When nobody has received anything for this long, nothing is under way.
+const QUIET_NS: u64 = 150_000_000;
 
 /// How often it is looked whether everything has come.
 const STEP_NS: u64 = 20_000_000;
@@ -55,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) topics: usize,
     pub(crate) seed: u64,
     pub(crate) plans: Vec<Plan>,
+    /// Of the gateway; rivals have one each.
+    pub(crate) encoding: Encoding,
 }
 
 impl Setup {
@@ -74,6 +79,19 @@ impl Setup {
             .map(|(n, subscribers)| n * subscribers)
             .sum();
         deliveries as f64 / EVENTS as f64
+    }
+
+    /// Every how many clients of each group one is checked, so that all groups together are not too
+    /// much: the small ones whole.
+    fn check_every(&self, deliveries_per_s: f64) -> Vec<usize> {
+        let groups = self.plans.iter().map(|plan| plan.group + 1).max().unwrap_or(1);
+        let per_client = deliveries_per_s / self.plans.len().max(1) as f64;
+        let of_group = |group| {
+            let clients = self.plans.iter().filter(|plan| plan.group == group).count();
+            let share = CHECKED_PER_S / groups as f64;
+            (per_client * clients as f64 / share).ceil().max(1.0) as usize
+        };
+        (0..groups).map(of_group).collect()
     }
 }
 
@@ -123,7 +141,7 @@ pub(super) struct Session {
     pub(super) process: Process,
     pub(super) load: Load,
     pub(super) connect_s: f64,
-    /// Numbers go on from order to order at the gateway's venue; rivals begin anew.
+    /// Numbers go on from order to order.
     base: Vec<u64>,
     /// Something of an earlier order may still be under way.
     pub(super) is_dirty: bool,
@@ -155,7 +173,7 @@ impl Session {
             core: Some(SERVER_CORE),
         })?;
         let wire = match setup.peer {
-            Name::Tickfan => Wire::Tickfan(setup.channel),
+            Name::Tickfan => Wire::Tickfan(setup.channel, setup.encoding),
             _ => Wire::Rival,
         };
         let load = Load::new(wire, process.port, setup.topics, setup.plans.clone())?;
@@ -173,18 +191,15 @@ impl Session {
         let ticks = (warm_ms + window_ms) * 1_000_000 / TICK_NS;
         let schedule = Schedule::new(self.setup.seed, self.setup.topics, feed_per_s);
         let per_s = self.setup.deliveries_per_event() * feed_per_s as f64;
-        let check_every = (per_s / CHECKED_PER_S).ceil().max(1.0) as usize;
+        let check_every = self.setup.check_every(per_s);
         // Unrolling the schedule takes its time, so the start is known after it only.
         let mut expected =
             Expected::new(schedule, 0, ticks, 0..ticks * TICK_NS, std::mem::take(&mut self.base));
         let start_ns = clock::wall_ns() + LEAD_NS;
         let window_ns = start_ns + warm_ms * 1_000_000..start_ns + ticks * TICK_NS;
         expected.start_at(start_ns, window_ns.clone());
-        self.base = match self.setup.peer {
-            Name::Tickfan => expected.ends(),
-            _ => vec![0; self.setup.topics],
-        };
-        self.load.begin(expected, check_every, is_quiet)?;
+        self.base = expected.ends();
+        self.load.begin(expected, &check_every, is_quiet)?;
         self.process.order(Order::Publish { rate_per_s: feed_per_s, start_ns, ticks })?;
         Ok((window_ns.start, window_ns.end))
     }
@@ -224,6 +239,24 @@ impl Session {
         Ok(outcome)
     }
 
+    /// System calls of the server a second while it is under a load, if perf may count them. Apart
+    /// from other measurements, as counting makes them dearer.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(super) fn syscalls_per_s(&mut self, trial: Trial) -> Result<Option<f64>> {
+        let (open_ns, close_ns) = self.begin(trial, true)?;
+        self.load.run_until(open_ns)?;
+        let seconds = trial.window_ms as f64 / 1e3;
+        let counting = self.process.count_syscalls(seconds * 0.8);
+        self.load.run_until(close_ns)?;
+        self.finish(close_ns)?;
+        Ok(counting
+            .ok()
+            .and_then(|counting| counting.finish())
+            .map(|calls| calls / (seconds * 0.8)))
+    }
+
     /// Waits for what is still under way after the window; gives what the publisher says.
     ///
     /// # Errors
@@ -238,7 +271,8 @@ impl Session {
             {
                 published = Some((events, lag_ns_max));
             }
-            let is_complete = self.load.is_complete();
+            // Those who are not checked may be behind those who are.
+            let is_complete = self.load.is_complete() && self.load.quiet_ns() > QUIET_NS;
             if let Some(published) = published
                 && (is_complete || now > close_ns + DRAIN_NS)
             {
@@ -277,18 +311,31 @@ impl Session {
                 "every {:.0}th client was checked, and stands for the others",
                 scale.round()
             ));
+            // Conflated, what a client gets hardly depends on how much there was.
+            let conflates =
+                self.setup.peer == Name::Tickfan && self.setup.channel != Channel::Trades;
+            let (checked, all) = if conflates {
+                let (checked, all) = self.load.checked(group);
+                (checked as u64, all as u64)
+            } else {
+                (checked, all)
+            };
             let of_checked = tally.bytes as f64 / checked as f64;
             let of_others = tally.bytes_unchecked as f64 / (all - checked) as f64;
             let apart = (of_others - of_checked) / of_checked;
             if apart.abs() > BYTES_APART_MAX {
                 remarks.push(format!(
-                    "clients that were not checked received {:+.1} % bytes a delivery",
+                    "clients that were not checked received {:+.1} % of the bytes of those that were",
                     apart * 100.0
                 ));
             }
         }
         if self.load.gone() > 0 {
-            remarks.push(format!("{} clients were cut off", self.load.gone()));
+            remarks.push(format!(
+                "{} clients were cut off: {}",
+                self.load.gone(),
+                self.load.parting()
+            ));
         }
         let histograms = BTreeMap::from([
             ("received".to_owned(), tally.received.clone()),
