@@ -5,15 +5,7 @@
 
 mod histogram;
 mod machine;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the scenarios that fill a report are not here yet")
-)]
 pub(crate) mod store;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the scenarios that fill a report are not here yet")
-)]
 pub(crate) mod steps;
 mod summary;
 pub(crate) mod goals;
@@ -144,10 +136,6 @@ pub(crate) struct Report {
 
 impl Report {
     /// A report of this machine and command that begins now, without runs.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the scenarios that fill a report are not here yet")
-    )]
     pub(crate) fn begin() -> Self {
         let now = feed_sim::clock::rfc3339(feed_sim::clock::wall_ns());
         let seconds = now.split('.').next().unwrap_or_default();

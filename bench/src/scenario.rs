@@ -104,6 +104,65 @@ pub(crate) enum Scenario {
     Bytes,
 }
 
+/// The names of all figures, as in the tables above.
+pub(crate) const FIGURES: [&str; 55] = [
+    "book_ns",
+    "bytes_per_change",
+    "bytes_per_s",
+    "capacity_per_s",
+    "caught_up_ms",
+    "clients",
+    "connect_s",
+    "cpu_us_per_connection_s",
+    "decode_ns",
+    "deliveries_per_cpu_s",
+    "deliveries_per_s",
+    "feed_per_s",
+    "first_age_ms",
+    "first_p50_ms",
+    "gateway_p50_us",
+    "gateway_p99_us",
+    "generator_cpu_cores",
+    "in_p50_us",
+    "in_p99_us",
+    "last_image_ms",
+    "late_share",
+    "max_us",
+    "messages_per_s",
+    "missing_share",
+    "old_updates",
+    "oldest_p99_us",
+    "p50_us",
+    "p90_us",
+    "p9999_us",
+    "p999_us",
+    "p99_us",
+    "publisher_lag_us",
+    "rss_growth_kib",
+    "rss_kib_per_connection",
+    "sends_per_s",
+    "server_cpu_cores",
+    "server_cpu_s",
+    "server_rss_mib",
+    "server_switches_per_s",
+    "server_syscalls_per_s",
+    "silence_added_ms",
+    "silence_after_ms",
+    "silence_before_ms",
+    "slow_p99_us",
+    "snapshot_ns",
+    "trials",
+    "updates_per_read",
+    "updates_per_s",
+    "upgraded_last_ms",
+    "upgraded_p50_ms",
+    "venue_p50_us",
+    "venue_p99_us",
+    "window_s",
+    "wire_p50_us",
+    "wire_p99_us",
+];
+
 /// What holds for all runs of a call.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadOptions {
@@ -609,6 +668,6 @@ fn number(case: &Case, name: &str) -> Result<usize> {
     text.parse().with_context(|| format!("{name} is {text:?}"))
 }
 
-fn name_of(value: &impl ValueEnum) -> String {
+pub(crate) fn name_of(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
