@@ -766,10 +766,10 @@ impl Shard {
         connection.timer_ns = 0;
         connection.work = None;
         connection.unread = Vec::new();
-        if sent.is_err() {
-            self.remove(key);
-            return;
-        }
+        match sent {
+            Ok(taken) => self.stats.bytes.inc_by(taken as u64),
+            Err(_) => return self.remove(key),
+        };
         self.leave_all(key);
         self.set_timer(key, now + CLOSE_LINGER_NS);
         self.touched.push(key);
