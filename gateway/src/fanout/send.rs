@@ -156,7 +156,7 @@ impl Shard {
     pub(super) fn send(&mut self, key: ConnectionKey, first: &[SeatKey]) {
         let now = self.now();
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.may_send() {
+        if !connection.may_send() || (first.is_empty() && connection.control.is_empty()) {
             return;
         }
         if !connection.control.is_empty() {
