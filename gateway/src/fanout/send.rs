@@ -212,7 +212,12 @@ impl Shard {
                 self.requeue(&seats[i..]);
                 break;
             }
+            let before = (frames.finished, frames.count);
             match self.fill(key, *seat_key, &mut frames, ts_ns) {
+                // Its news were those of a view that left: its pace does not begin for nothing.
+                Served::All if before == (frames.finished, frames.count) => {
+                    self.seat_had_nothing(*seat_key);
+                }
                 Served::All => self.seat_was_sent(*seat_key, ts_ns),
                 Served::Full => full = true,
                 Served::Large(bytes) => large = Some(bytes),

@@ -307,6 +307,15 @@ impl Shard {
         class.paced.push_back((ts_ns + pace, key));
     }
 
+    /// A seat with news had nothing to send after all.
+    pub(super) fn seat_had_nothing(&mut self, key: SeatKey) {
+        let Some(seat) = self.seats.get_mut(key) else { return };
+        seat.oldest_ns = 0;
+        if seat.standing == Standing::Ready {
+            seat.standing = Standing::Idle;
+        }
+    }
+
     /// The 99th percentile of a class lately.
     pub(super) fn p99_us(&self, class: BudgetClass) -> Option<u64> {
         self.classes[class.index()].latency.p99_us()
