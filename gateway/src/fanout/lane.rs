@@ -275,8 +275,11 @@ impl<S> Lane<S> {
         let data_goes_first = old.state.flows()
             && (continues && (new.state == State::Live || new.state == State::Stale)
                 || is_trades && !new.state.flows());
+        let mut turned_ns = to_ns;
         if data_goes_first {
             self.append_data(newest, to_ns, maker);
+            // What was older was told just before.
+            turned_ns = to_ns.max(new.since_ns);
         }
         let begins_anew = !continues && new.state.has_whole();
         if self.view.channel == Channel::Book && begins_anew {
@@ -289,7 +292,7 @@ impl<S> Lane<S> {
         if !continues && !is_trades {
             self.log.clear();
         }
-        self.append_state(new, newest, to_ns, maker);
+        self.append_state(new, newest, turned_ns, maker);
         if begins_anew && self.view.channel == Channel::Bbo {
             self.append_bbo(newest, to_ns, maker);
         } else if !data_goes_first && new.state.flows() {
