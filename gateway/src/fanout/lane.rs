@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tickfan_core::diff::side_changes;
-use tickfan_core::market::{Channel, Level, Nanos, State, Trade};
+use tickfan_core::market::{Channel, Level, Nanos, State, Trade, Why};
 use tickfan_core::snapshot::tail::{Following, TradeTail};
 use tickfan_core::snapshot::{Entry, Fault, Snapshot, Status};
 use tickfan_core::view::{BudgetClass, View};
@@ -270,12 +270,20 @@ impl<S> Lane<S> {
             self.append_fault(&fault, newest, to_ns, maker);
         }
         let continues = old.epoch == new.epoch && old.state.has_whole() && new.state.has_whole();
+        let mut turned_ns = to_ns;
+        let flows = old.state.flows() || new.state.flows();
+        if self.view.channel == Channel::Trades && !flows && newest.trades.tail.newest() > self.s {
+            // They flowed in between: that came and went before we looked.
+            let status = Status { state: State::Live, why: Why::Synced, since_ns: to_ns, ..*new };
+            self.append_state(&status, newest, to_ns, maker);
+            self.append_data(newest, to_ns, maker);
+            turned_ns = to_ns.max(new.since_ns);
+        }
         let is_trades = self.view.channel == Channel::Trades;
         // A trade stays one, whatever became of the channel since.
         let data_goes_first = old.state.flows()
             && (continues && (new.state == State::Live || new.state == State::Stale)
                 || is_trades && !new.state.flows());
-        let mut turned_ns = to_ns;
         if data_goes_first {
             self.append_data(newest, to_ns, maker);
             // What was older was told just before.
