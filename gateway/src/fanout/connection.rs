@@ -18,6 +18,7 @@ use crate::limits::{
     BAD_REQUESTS_MAX, BAD_REQUESTS_NS, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_EXCESS_MAX,
     CLIENT_MESSAGES_PER_S, CLIENT_PINGS_MAX, CLIENT_PINGS_NS, SECOND_NS,
 };
+use crate::mutant::{Mutant, planted};
 
 /// Why a connection ended: the same word in the close frame's reason, the log and the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,7 +302,8 @@ impl Connection {
 
     /// It is served: neither closing nor blocked.
     pub fn may_send(&self) -> bool {
-        !self.is_blocked() && !matches!(self.phase, Phase::Closing(_))
+        let is_free = !self.is_blocked() || planted(Mutant::BlockedKeepsAll);
+        is_free && !matches!(self.phase, Phase::Closing(_))
     }
 
     /// It may be read from: its last answer is on its way, and it is not closing.

@@ -426,6 +426,17 @@ impl<S> Lane<S> {
         }
     }
 
+    /// Bodies of the log, their bytes, states and trades; a single body may be as long as it likes, and
+    /// trades have a bound of their own.
+    #[cfg(test)]
+    pub(crate) fn log_size(&self) -> [usize; 4] {
+        let (bodies, states) = (self.log.bodies.len(), self.log.states.len());
+        if self.view.channel == Channel::Trades {
+            return [0, 0, states, (self.s - self.first_p()) as usize];
+        }
+        [bodies, if bodies > 1 { self.log.bytes } else { 0 }, states, 0]
+    }
+
     /// Keeps the log within the bytes of an image, and within its limits.
     fn trim(&mut self) {
         if self.view.channel == Channel::Trades {

@@ -18,6 +18,7 @@ use super::seat::{Seated, Wants};
 use super::shard::{Shard, Subscriber};
 use super::{ConnectionKey, SeatKey};
 use crate::limits::{BODY_BYTES_SHARED, FRAME_HEAD_BYTES_MAX, FRAME_UPDATES_MAX, SEND_BYTES};
+use crate::mutant::{Mutant, planted};
 use crate::stats::ShardStats;
 
 /// The frames of one send as they grow.
@@ -375,7 +376,8 @@ impl Filling<'_> {
     /// The client now holds version `s`.
     fn settle(&mut self, seated: &mut Seated, s: u64) {
         if s > seated.held {
-            self.judge.stats.merged.inc_by(s - seated.held - 1);
+            let more = u64::from(planted(Mutant::MergedOffByOne));
+            self.judge.stats.merged.inc_by(s - seated.held - 1 + more);
         }
         seated.held = s;
     }

@@ -28,6 +28,7 @@ use crate::limits::{
     LOOKS_PER_TURN, MILLI_NS, PING_EVERY_NS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN,
     SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
+use crate::mutant::{Mutant, planted};
 use crate::stats::{Latency, ShardStats, SharedStats};
 
 /// Who reads a lane: a seat, and the index among its subscriptions.
@@ -299,7 +300,7 @@ impl Shard {
         seat.oldest_ns = 0;
         seat.sent_ns = ts_ns;
         let pace = pace_ns(seat.class);
-        if pace == 0 {
+        if pace == 0 || planted(Mutant::UnpacedSeat) {
             seat.standing = Standing::Idle;
             return;
         }
@@ -446,7 +447,8 @@ impl Shard {
             };
             // A first whole is never late; trades that come while their history waits may be.
             let is_first = matches!(seated.wants, Wants::First) && !is_trades;
-            if seated.oldest_ns == 0 && !is_first {
+            let is_oldest = seated.oldest_ns == 0 || planted(Mutant::BudgetFromNewest);
+            if is_oldest && !is_first {
                 seated.oldest_ns = oldest_ns;
             }
             if seat.oldest_ns == 0 {
@@ -854,4 +856,53 @@ impl Shard {
     pub fn marks(&self) -> &Arc<Marks> {
         &self.marks
     }
+
+    /// How much there is of everything.
+    #[cfg(test)]
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census {
+            connections: self.connections.len(),
+            places: self.connections.values().map(|connection| connection.places.len()).sum(),
+            seats: self.seats.len(),
+            seats_empty: self.seats.values().filter(|seat| seat.subscriptions.is_empty()).count(),
+            seated: self.seats.values().map(|seat| seat.subscriptions.len()).sum(),
+            lanes: self.lanes.len(),
+            lanes_empty: self.lanes.values().filter(|lane| lane.subscribers.is_empty()).count(),
+            subscribers: self.lanes.values().map(|lane| lane.subscribers.len()).sum(),
+            timers: self.timers.len(),
+            queued: self.busy.len(),
+            ..Census::default()
+        };
+        for class in &self.classes {
+            census.queued += class.ready.len() + class.paced.len() + class.grained.len();
+        }
+        for lane in self.lanes.values() {
+            let [bodies, bytes, states, trades] = lane.log_size();
+            census.log_bodies = census.log_bodies.max(bodies);
+            census.log_bytes = census.log_bytes.max(bytes);
+            census.log_states = census.log_states.max(states);
+            census.log_trades = census.log_trades.max(trades);
+        }
+        census
+    }
+}
+
+/// How much a shard holds, for the tests of its bounds. Of logs the longest.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) connections: usize,
+    pub(crate) places: usize,
+    pub(crate) seats: usize,
+    pub(crate) seats_empty: usize,
+    pub(crate) seated: usize,
+    pub(crate) lanes: usize,
+    pub(crate) lanes_empty: usize,
+    pub(crate) subscribers: usize,
+    pub(crate) timers: usize,
+    pub(crate) queued: usize,
+    pub(crate) log_bodies: usize,
+    pub(crate) log_bytes: usize,
+    pub(crate) log_states: usize,
+    pub(crate) log_trades: usize,
 }
