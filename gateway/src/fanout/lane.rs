@@ -833,6 +833,23 @@ mod tests {
     }
 
     #[test]
+    fn trades_of_a_phase_between_two_looks_are_told_in_it() {
+        let mut scene = scene(Channel::Trades, Depth::Levels(1));
+        scene.turn(State::Stale, Why::Disconnected);
+        scene.advance();
+        scene.turn(State::Live, Why::Synced);
+        scene.trade();
+        scene.turn(State::Stale, Why::Disconnected);
+        assert_eq!(scene.advance(), 3);
+        let bodies = scene.range(1);
+        for (body, told) in
+            bodies.iter().zip([r#""state":"live""#, r#""s":1"#, r#""state":"stale""#])
+        {
+            assert!(body.contains(told), "{body}");
+        }
+    }
+
+    #[test]
     fn a_log_costs_no_more_than_an_image() {
         let mut scene = scene(Channel::Book, Depth::Levels(20));
         for px in 0..20 {
