@@ -21,6 +21,7 @@ pub mod session;
 use instrument::{Context, ImageWant, InstrumentFeed, Rules, Scratch};
 
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_NS_MAX, IMAGE_TIMEOUT_NS, SUBSCRIBE_ACK_NS};
+use crate::mutant::{Mutant, planted};
 use crate::stats::FeedStats;
 use crate::venue::{self, DecodeError, Resync, Subscription, VenueDecoder};
 
@@ -270,7 +271,8 @@ impl Feed {
     /// Whatever the message may have been about is marked as wrong, and nothing else.
     fn on_malformed(&mut self, error: &DecodeError, now: Nanos) {
         self.stats.malformed.inc();
-        match error.about {
+        let about = if planted(Mutant::LeakyFault) { None } else { error.about };
+        match about {
             Some((id, channel)) => {
                 if let Some(place) = self.place(id) {
                     self.with(place, |instrument, _, context| {

@@ -105,6 +105,10 @@ pub const PACE_NUMERATOR: Nanos = 3;
 /// See [`PACE_NUMERATOR`].
 pub const PACE_DIVISOR: Nanos = 4;
 
+/// Grains and paces end on a grid of this fraction of the budget, so that a thread is woken once for
+/// all that falls due within it.
+pub const GRID_DIVISOR: Nanos = 25;
+
 /// Bytes of one send: a frame grows to about this, then the next frame begins. A blocked connection
 /// keeps at most this much, and what one update of at most [`BODY_BYTES_SHARED`] adds.
 pub const SEND_BYTES: usize = 64 << 10;
@@ -312,6 +316,7 @@ const _: () = assert!(
     "a lane can always be filled from the tail"
 );
 const _: () = assert!(
-    PACE_DIVISOR * GRAIN_DIVISOR > PACE_NUMERATOR * GRAIN_DIVISOR + PACE_DIVISOR,
-    "grain and pace together leave part of the budget for the sending"
+    (PACE_NUMERATOR * GRAIN_DIVISOR + PACE_DIVISOR) * GRID_DIVISOR + PACE_DIVISOR * GRAIN_DIVISOR
+        < PACE_DIVISOR * GRAIN_DIVISOR * GRID_DIVISOR,
+    "grain, pace and grid together leave part of the budget for the sending"
 );

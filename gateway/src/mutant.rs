@@ -14,6 +14,18 @@ pub(crate) enum Mutant {
     SkipBody,
     /// The whole that a reader gets is that of an older turn.
     OldImage,
+    /// Lateness counts from the newest change that a reader was not sent.
+    BudgetFromNewest,
+    /// A seat is sent to as soon as it has news.
+    UnpacedSeat,
+    /// One trade of those that skipped is not told as lost.
+    UncountedLoss,
+    /// One more event than was is counted as merged.
+    MergedOffByOne,
+    /// A blocked connection is sent more all the same, and keeps it.
+    BlockedKeepsAll,
+    /// What is found wrong with one instrument marks all.
+    LeakyFault,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tickfan_core::view::BudgetClass;
 
 use super::seat::{Seat, Standing, pace_ns};
 use super::table::{LaneKey, SeatKey, Table};
+use crate::mutant::{Mutant, planted};
 use crate::stats::{Counter, Latency, Stats};
 
 /// Places that an empty queue keeps.
@@ -52,6 +53,13 @@ impl Classes {
             misses: stats.misses(class),
         });
         Self { classes: classes.collect(), zero_was_last: false }
+    }
+
+    /// How many seats and lanes stand in its queues.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        let of_class = |class: &Class| class.ready.len() + class.paced.len() + class.grained.len();
+        self.classes.iter().map(of_class).sum()
     }
 
     /// A seat is to be sent to.
@@ -125,11 +133,11 @@ impl Classes {
         seat.oldest_ns = 0;
         seat.sent_ns = ts_ns;
         let pace_ns = pace_ns(seat.class);
-        if pace_ns == 0 {
+        if pace_ns == 0 || planted(Mutant::UnpacedSeat) {
             seat.standing = Standing::Idle;
         } else {
             seat.standing = Standing::Paced;
-            class.paced.push_back((ts_ns + pace_ns, key));
+            class.paced.push_back((seat.paced_until_ns(), key));
         }
     }
 

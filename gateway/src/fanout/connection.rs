@@ -22,6 +22,7 @@ use crate::limits::{
     CLIENT_MESSAGES_PER_S, CLIENT_PINGS_MAX, CLIENT_PINGS_NS, IMAGE_REQUEST_NS, MILLI_NS,
     SECOND_NS,
 };
+use crate::mutant::{Mutant, planted};
 use crate::stats::Report;
 
 /// Why a connection ended: the same word in the close frame's reason, the log and the metric.
@@ -372,7 +373,8 @@ impl Connection {
 
     /// It is served: neither closing nor blocked.
     pub fn may_send(&self) -> bool {
-        !self.is_blocked() && !matches!(self.phase, Phase::Closing(_))
+        let is_free = !self.is_blocked() || planted(Mutant::BlockedKeepsAll);
+        is_free && !matches!(self.phase, Phase::Closing(_))
     }
 
     /// It may be read from: its last answer is on its way, and it is not closing.

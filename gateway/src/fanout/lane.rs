@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tickfan_core::diff::side_changes;
-use tickfan_core::market::{Channel, Level, Nanos, State, Trade};
+use tickfan_core::market::{Channel, Level, Nanos, State, Trade, Why};
 use tickfan_core::snapshot::tail::{Following, TradeTail};
 use tickfan_core::snapshot::{Entry, Fault, Snapshot, Status};
 use tickfan_core::view::{BudgetClass, View};
@@ -205,6 +205,15 @@ impl<S> Lane<S> {
             self.append_fault(&fault, newest, to_ns);
         }
         let continues = old.epoch == new.epoch && old.state.has_whole() && new.state.has_whole();
+        let mut turned_ns = to_ns;
+        let flows = old.state.flows() || new.state.flows();
+        if self.view.channel == Channel::Trades && !flows && newest.trades.tail.newest() > self.s {
+            // They flowed in between: that came and went before we looked.
+            let status = Status { state: State::Live, why: Why::Synced, since_ns: to_ns, ..*new };
+            self.append_state(&status, newest, to_ns);
+            self.append_data(newest, to_ns, maker);
+            turned_ns = to_ns.max(new.since_ns);
+        }
         let is_trades = self.view.channel == Channel::Trades;
         // A trade stays one, whatever became of the channel since.
         let data_goes_first = old.state.flows()
@@ -212,6 +221,8 @@ impl<S> Lane<S> {
                 || is_trades && !new.state.flows());
         if data_goes_first {
             self.append_data(newest, to_ns, maker);
+            // What was older was told just before.
+            turned_ns = to_ns.max(new.since_ns);
         }
         let begins_anew = !continues && new.state.has_whole();
         if self.view.channel == Channel::Book && begins_anew {
@@ -224,7 +235,7 @@ impl<S> Lane<S> {
         if !continues && !is_trades {
             self.log.clear();
         }
-        self.append_state(new, newest, to_ns);
+        self.append_state(new, newest, turned_ns);
         if begins_anew && self.view.channel == Channel::Bbo {
             self.append_bbo(newest, to_ns);
         } else if !data_goes_first && new.state.flows() {
@@ -315,6 +326,18 @@ impl<S> Lane<S> {
                 *previous = whole.or(previous.take());
             }
         }
+    }
+
+    /// Bodies of the log, their bytes, states and trades; a single body may be as long as it likes, and
+    /// trades have a bound of their own.
+    #[cfg(test)]
+    pub(crate) fn log_size(&self) -> [usize; 4] {
+        let (bodies, states) = (self.log.bodies().len(), self.log.states_len());
+        if self.view.channel == Channel::Trades {
+            return [0, 0, states, (self.s - self.first_p()) as usize];
+        }
+        let bytes = Encoding::ALL.map(|encoding| self.log.len_bytes(encoding)).into_iter().max();
+        [bodies, if bodies > 1 { bytes.unwrap_or(0) } else { 0 }, states, 0]
     }
 
     /// Keeps the log within the bytes of an image, and within its limits.
@@ -713,6 +736,23 @@ mod tests {
         let bodies = scene.range(2);
         assert!(bodies[0].contains(r#""state":"live","why":"venue_back""#), "the state goes first");
         assert!(bodies[1].contains(r#""s":2,"p":1"#));
+    }
+
+    #[test]
+    fn trades_of_a_phase_between_two_looks_are_told_in_it() {
+        let mut scene = scene(Channel::Trades, Depth::Levels(1));
+        scene.turn(State::Stale, Why::Disconnected);
+        scene.advance();
+        scene.turn(State::Live, Why::Synced);
+        scene.trade();
+        scene.turn(State::Stale, Why::Disconnected);
+        assert_eq!(scene.advance(), 3);
+        let bodies = scene.range(1);
+        for (body, told) in
+            bodies.iter().zip([r#""state":"live""#, r#""s":1"#, r#""state":"stale""#])
+        {
+            assert!(body.contains(told), "{body}");
+        }
     }
 
     #[test]

@@ -173,6 +173,12 @@ impl Log {
         forgets
     }
 
+    /// How many changes of state are kept.
+    #[cfg(test)]
+    pub(crate) fn states_len(&self) -> usize {
+        self.states.len()
+    }
+
     /// Forgets the oldest body.
     pub fn pop_front(&mut self) {
         if self.bodies.pop_front().is_some() {

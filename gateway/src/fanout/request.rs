@@ -168,7 +168,8 @@ impl Shard {
             None => ws::write_header(ws::Opcode::Close, 0, &mut echo),
         }
         // The peer has closed: if it does not take the echo, nobody misses it.
-        let _ = connection.send(&[Piece::Copied(&echo)], now);
+        let taken = connection.send(&[Piece::Copied(&echo)], now).unwrap_or(0);
+        self.stats.bytes.inc_by(taken as u64);
         self.end(key, Cause::Done);
     }
 

@@ -10,11 +10,20 @@ use tickfan_core::snapshot::Snapshot;
 use tickfan_core::view::BudgetClass;
 
 use super::table::{ConnectionKey, LaneKey, SeatKey};
-use crate::limits::{PACE_DIVISOR, PACE_NUMERATOR};
+use crate::limits::{GRID_DIVISOR, PACE_DIVISOR, PACE_NUMERATOR};
 
 /// The least time between two sends of a class.
 pub const fn pace_ns(class: BudgetClass) -> Nanos {
     class.budget_ns() / PACE_DIVISOR * PACE_NUMERATOR
+}
+
+/// The next time at which seats and lanes of a class are looked at: what falls due between two such
+/// times is done together, because to wake a thread costs as much as a send.
+pub const fn on_grid(class: BudgetClass, at_ns: Nanos) -> Nanos {
+    match class.budget_ns() / GRID_DIVISOR {
+        0 => at_ns,
+        grid_ns => at_ns.next_multiple_of(grid_ns),
+    }
 }
 
 /// A subscription: a position in a lane. There are more of these than of anything else, so it is kept
@@ -177,9 +186,17 @@ impl Seat {
         self.oldest_ns != 0
     }
 
+    /// It has nothing to send after all.
+    pub fn had_nothing(&mut self) {
+        self.oldest_ns = 0;
+        if self.standing == Standing::Ready {
+            self.standing = Standing::Idle;
+        }
+    }
+
     /// When its pace has passed.
     pub const fn paced_until_ns(&self) -> Nanos {
-        self.sent_ns + pace_ns(self.class)
+        on_grid(self.class, self.sent_ns + pace_ns(self.class))
     }
 
     /// More than half of its pace has passed: it may join a send of another seat.

@@ -19,7 +19,7 @@ use tickfan_core::ws;
 use super::class::Classes;
 use super::connection::{Cause, Connection, Phase};
 use super::lane::{Lane, Maker};
-use super::seat::{Begin, Bridge, Ended, Seat, Seated, Standing, Wants};
+use super::seat::{Begin, Bridge, Ended, Seat, Seated, Standing, Wants, on_grid};
 use super::send::{Frames, Sent};
 use super::socket::Socket;
 use super::table::{ConnectionKey, LaneKey, SeatKey, Table};
@@ -28,6 +28,7 @@ use crate::limits::{
     LOOKS_PER_TURN, MILLI_NS, PARTS_PER_LOOK, PING_EVERY_NS, PINGS_UNANSWERED_MAX,
     READ_BYTES_PER_TURN, SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
+use crate::mutant::{Mutant, planted};
 use crate::stats::{ShardStats, SharedStats};
 
 /// Who reads a lane: a seat, and the index among its subscriptions.
@@ -418,8 +419,8 @@ impl Shard {
         }
         let grain_ns = lane.grain_ns();
         if grain_ns > 0 {
-            lane.grain_until_ns = now + grain_ns;
-            self.classes.push_grained(lane.class, now + grain_ns, key);
+            lane.grain_until_ns = on_grid(lane.class, now + grain_ns);
+            self.classes.push_grained(lane.class, lane.grain_until_ns, key);
         }
         let oldest_ns = if pending_ns == 0 { now } else { pending_ns };
         let is_trades = lane.view.channel == Channel::Trades;
@@ -430,7 +431,8 @@ impl Shard {
             };
             // A first whole is never late; trades that come while their history waits may be.
             let is_first = seated.wants() == Wants::First && !is_trades;
-            if seated.oldest_ns == 0 && !is_first {
+            let is_oldest = seated.oldest_ns == 0 || planted(Mutant::BudgetFromNewest);
+            if is_oldest && !is_first {
                 seated.oldest_ns = oldest_ns;
             }
             if seat.oldest_ns == 0 {
@@ -801,10 +803,10 @@ impl Shard {
             pending.work = None;
             pending.unread = Vec::new();
         }
-        if sent.is_err() {
-            self.remove(key);
-            return;
-        }
+        match sent {
+            Ok(taken) => self.stats.bytes.inc_by(taken as u64),
+            Err(_) => return self.remove(key),
+        };
         // After a violation the peer's own close is not waited for (RFC 6455 §7.1.7): nobody knows
         // where in its stream that would begin.
         if matches!(cause, Cause::Protocol(_)) && !connection.is_blocked() {
@@ -885,4 +887,50 @@ impl Shard {
     pub fn marks(&self) -> &Arc<Marks> {
         &self.marks
     }
+
+    /// How much there is of everything.
+    #[cfg(test)]
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census {
+            connections: self.connections.len(),
+            places: self.connections.values().map(|one| one.subscriptions as usize).sum(),
+            seats: self.seats.len(),
+            seats_empty: self.seats.values().filter(|seat| seat.subscriptions.is_empty()).count(),
+            seated: self.seats.values().map(|seat| seat.subscriptions.len()).sum(),
+            lanes: self.lanes.len(),
+            lanes_empty: self.lanes.values().filter(|lane| lane.subscribers.is_empty()).count(),
+            subscribers: self.lanes.values().map(|lane| lane.subscribers.len()).sum(),
+            timers: self.timers.len(),
+            queued: self.busy.len() + self.classes.queued(),
+            ..Census::default()
+        };
+        for lane in self.lanes.values() {
+            let [bodies, bytes, states, trades] = lane.log_size();
+            census.log_bodies = census.log_bodies.max(bodies);
+            census.log_bytes = census.log_bytes.max(bytes);
+            census.log_states = census.log_states.max(states);
+            census.log_trades = census.log_trades.max(trades);
+        }
+        census
+    }
+}
+
+/// How much a shard holds, for the tests of its bounds. Of logs the longest.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) connections: usize,
+    pub(crate) places: usize,
+    pub(crate) seats: usize,
+    pub(crate) seats_empty: usize,
+    pub(crate) seated: usize,
+    pub(crate) lanes: usize,
+    pub(crate) lanes_empty: usize,
+    pub(crate) subscribers: usize,
+    pub(crate) timers: usize,
+    pub(crate) queued: usize,
+    pub(crate) log_bodies: usize,
+    pub(crate) log_bytes: usize,
+    pub(crate) log_states: usize,
+    pub(crate) log_trades: usize,
 }

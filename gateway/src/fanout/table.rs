@@ -99,6 +99,12 @@ impl<K: Key, V> Table<K, V> {
         self.values.iter().map(|(index, _)| K::from_index(index))
     }
 
+    /// All values.
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> + '_ {
+        self.values.iter().map(|(_, value)| value)
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.values.len()

@@ -3,11 +3,14 @@
 //! Called by the world, in virtual time. It speaks the protocol with code of its own; what it is told
 //! is judged by its connection's checker.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use serde_json::{Value, json};
 use tickfan_core::market::Nanos;
 
 use super::checker::{Asked, Reply, Session};
-use super::pipe::End;
+use super::pipe::{End, PipeOptions};
 use super::random::Random;
 use super::venue::MICRO_NS;
 use crate::fanout::table::ConnectionKey;
@@ -46,6 +49,8 @@ pub(super) struct Habits {
     pub(super) changes: bool,
     /// The budgets that it asks for.
     pub(super) budgets_ms: Vec<u64>,
+    /// What one call on its connection costs the gateway, in microseconds from and to.
+    pub(super) cost_us: (u64, u64),
 }
 
 impl Habits {
@@ -64,7 +69,7 @@ impl Habits {
             Reading::Fast => 1 << 22,
             _ => random.pick(&[300, 2_000, 8_000, 64_000]),
         };
-        let all = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
+        let all = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
         let budgets = random.between(1, 4);
         Self {
             reading,
@@ -74,6 +79,7 @@ impl Habits {
             leaves: leaves && random.coin(),
             changes: random.below(4) > 0,
             budgets_ms: (0..budgets).map(|_| random.pick(&all)).collect(),
+            cost_us: (0, 0),
         }
     }
 
@@ -88,6 +94,7 @@ impl Habits {
             leaves: false,
             changes: false,
             budgets_ms,
+            cost_us: (0, 0),
         }
     }
 }
@@ -98,10 +105,35 @@ pub(super) struct Line {
     pub(super) key: ConnectionKey,
     pub(super) end: End,
     pub(super) session: Session,
-    /// It went without a word: what is under way is lost.
+    /// It went without a word.
     pub(super) is_aborted: bool,
-    /// It said goodbye.
+    /// Nothing could be sent to it from then on: what was under way is lost.
+    pub(super) is_reset: bool,
+    /// It said goodbye, or something that no client may say.
     pub(super) is_leaving: bool,
+}
+
+impl Line {
+    /// It is gone without a word.
+    pub(super) fn abort(&mut self, reset: bool) {
+        self.is_aborted = true;
+        self.is_reset = reset;
+        self.end.abort(reset);
+    }
+
+    /// The cause for which it ends, as far as its client can tell.
+    pub(super) fn cause(&self) -> Option<&'static str> {
+        match self.session.closed {
+            _ if self.is_reset => None,
+            Some(1000) if self.is_leaving => Some("done"),
+            Some(1002) if self.is_leaving => Some("protocol_error"),
+            Some(1003) if self.is_leaving => Some("unsupported"),
+            Some(1012) => Some("restart"),
+            Some(4005) => Some("bad_requests"),
+            None if self.is_aborted => Some("gone"),
+            _ => Some("no cause that it knows"),
+        }
+    }
 }
 
 /// See the top of this file.
@@ -140,16 +172,19 @@ impl Client {
     }
 
     /// A stream for a connection to be made.
-    pub(super) fn new_end(&mut self) -> End {
-        End::new(self.habits.capacity, self.habits.bite, self.random.split())
+    pub(super) fn new_end(&mut self, clock: Arc<AtomicU64>) -> End {
+        let Habits { capacity, bite, cost_us, .. } = self.habits;
+        End::new(PipeOptions { capacity, bite, clock, cost_us }, self.random.split())
     }
 
     /// The connection is made.
-    pub(super) fn connected(&mut self, key: ConnectionKey, end: End, now: Nanos) {
+    pub(super) fn connected(&mut self, key: ConnectionKey, end: End, now: Nanos, records: bool) {
         let is_heard_whole = self.habits.bite == 0;
         let answered_within = if is_heard_whole { ANSWERED_WITHIN } else { u64::MAX };
-        let session = Session::new(answered_within);
-        self.line = Some(Line { key, end, session, is_aborted: false, is_leaving: false });
+        let mut session = Session::new(answered_within);
+        session.record = records.then(Vec::new);
+        self.line =
+            Some(Line { key, end, session, is_aborted: false, is_reset: false, is_leaving: false });
         self.connects_ns = Nanos::MAX;
         self.asks_ns = now + self.random.below(20) * MILLI_NS;
         self.reads_ns = now;
@@ -275,6 +310,11 @@ impl Client {
             55..70 => {
                 // Trades have no whole; to ask for what is not held counts as a bad request.
                 let with_whole: Vec<u32> = some.into_iter().filter(|v| v % 16 != 2).collect();
+                if let Some(Line { session, .. }) = &mut self.line {
+                    for view in with_whole.iter().filter_map(|view| session.views.get(view)) {
+                        session.pace.asked_whole(view.budget_ns);
+                    }
+                }
                 self.request(Some(Asked::Image), json!({"op": "image", "views": with_whole}));
             }
             70..76 => {
@@ -293,19 +333,25 @@ impl Client {
                 self.write(9, &payload);
             }
             88..92 if self.habits.leaves => {
+                let reset = self.random.below(4) == 0;
                 if let Some(line) = &mut self.line {
-                    line.is_aborted = true;
-                    line.end.abort();
+                    line.abort(reset);
                 }
             }
-            92..94 if self.habits.leaves => {
-                if let Some(line) = &mut self.line {
-                    line.is_leaving = true;
-                }
-                self.write(8, &1000u16.to_be_bytes());
-            }
+            92..94 if self.habits.leaves => self.leave(8, &1000u16.to_be_bytes()),
+            // Binary requests are not understood, and opcode 3 is nobody's.
+            94 if self.habits.leaves => self.leave(2, b"{}"),
+            95 if self.habits.leaves => self.leave(3, b""),
             _ => {}
         }
+    }
+
+    /// Sends what ends the connection.
+    fn leave(&mut self, opcode: u8, payload: &[u8]) {
+        if let Some(line) = &mut self.line {
+            line.is_leaving = true;
+        }
+        self.write(opcode, payload);
     }
 
     fn budget_ms(&mut self) -> u64 {

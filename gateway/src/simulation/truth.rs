@@ -4,10 +4,10 @@
 //! the gateway's decoders, books, differences and encodings, so it shares no code with them: sorted
 //! lists of exact integers, and a reader of decimals of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tickfan_core::market::Nanos;
+use tickfan_core::market::{Channel, Nanos};
 
 /// Digits behind the point of every number here.
 const DIGITS: usize = 8;
@@ -22,7 +22,10 @@ pub(super) fn units(text: &str) -> Option<i64> {
     if whole.is_empty() || !is_number(whole) || !is_number(fraction) || fraction.len() > DIGITS {
         return None;
     }
-    format!("{whole}{fraction:0<DIGITS$}").parse().ok()
+    let mut digits = whole.bytes().chain(fraction.bytes());
+    let value = digits
+        .try_fold(0i64, |sum, digit| sum.checked_mul(10)?.checked_add(i64::from(digit - b'0')));
+    value?.checked_mul(10i64.pow((DIGITS - fraction.len()) as u32))
 }
 
 /// The same, for texts that must be the shortest of their value.
@@ -110,8 +113,16 @@ pub(super) struct SymbolTruth {
     pub(super) trades: BTreeMap<u64, Known<Trade>>,
     /// The running numbers that the gateway's rule gives to the trades it was told of, and their ids.
     pub(super) trade_ids: BTreeMap<u64, u64>,
+    /// The numbers of the first trades over a new connection.
+    pub(super) trades_begin: BTreeSet<u64>,
     /// When the connection to the venue was made last.
     pub(super) connected_ns: Nanos,
+    /// Trades whose ids were skipped.
+    pub(super) trades_skipped: u64,
+    /// By channel: when the gateway was told anything of it, or that its state is another.
+    moments: [Vec<Nanos>; Channel::ALL.len()],
+    /// What was told last is published: a time that comes again is told again.
+    is_published: [bool; Channel::ALL.len()],
     newest_trade: Option<u64>,
     newest_number: u64,
 }
@@ -119,6 +130,31 @@ pub(super) struct SymbolTruth {
 impl SymbolTruth {
     pub(super) fn new(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// The gateway is told something about a channel.
+    pub(super) fn tell(&mut self, channel: Channel, now: Nanos) {
+        let moments = &mut self.moments[channel.index()];
+        if std::mem::take(&mut self.is_published[channel.index()]) || moments.last() != Some(&now) {
+            moments.push(now);
+        }
+    }
+
+    /// What the gateway was told is published.
+    pub(super) const fn publish(&mut self) {
+        self.is_published = [true; Channel::ALL.len()];
+    }
+
+    /// The gateway is told something about every channel.
+    pub(super) fn tell_all(&mut self, now: Nanos) {
+        for channel in Channel::ALL {
+            self.tell(*channel, now);
+        }
+    }
+
+    /// When the gateway was told anything of a channel, in order.
+    pub(super) fn moments(&self, channel: Channel) -> &[Nanos] {
+        &self.moments[channel.index()]
     }
 
     pub(super) fn receive_book(&mut self, id: u64, now: Nanos) {
@@ -136,11 +172,16 @@ impl SymbolTruth {
     /// A trade is told: it gets the number after the one before, ids that skip pass theirs.
     pub(super) fn receive_trade(&mut self, id: u64, now: Nanos) {
         let Some(trade) = self.trades.get_mut(&id) else { return };
-        self.newest_number += match self.newest_trade {
+        let steps = match self.newest_trade {
             Some(newest) if id <= newest => return,
             Some(newest) => id - newest,
             None => 1,
         };
+        self.newest_number += steps;
+        if self.newest_trade.is_none() {
+            self.trades_begin.insert(self.newest_number);
+        }
+        self.trades_skipped += steps - 1;
         trade.receive(now);
         self.newest_trade = Some(id);
         self.trade_ids.insert(self.newest_number, id);

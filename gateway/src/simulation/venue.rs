@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use feed_sim::market::{Market, MarketOptions, Message};
 use serde::Deserialize;
-use tickfan_core::market::{InstrumentId, Nanos};
+use tickfan_core::market::{Channel, InstrumentId, Nanos};
 
 use super::random::Random;
 use super::truth::{Book, Known, Level, SymbolTruth, Trade, units};
@@ -23,6 +23,9 @@ const SPACING_NS: Nanos = 20 * MICRO_NS;
 
 /// How often the venue shows that it lives when it has nothing to say.
 const PING_EVERY_NS: Nanos = 20 * SECOND_NS;
+
+/// After a pause this long the venue may have been taken for silent.
+const SILENCE_NS_MIN: Nanos = 30 * SECOND_NS;
 
 /// Levels of a side that only a deep image has, far from everything that moves.
 const FAR_LEVELS: i64 = 2_500;
@@ -58,6 +61,8 @@ pub(super) struct VenueOptions {
     pub(super) haste: u64,
     /// Images are over 64 KiB.
     pub(super) deep: bool,
+    /// The gateway knows no scales beforehand: any message may be finer than what it holds.
+    pub(super) grows: bool,
     /// Messages arrive in clumps of up to this long.
     pub(super) clump_ns: Nanos,
     pub(super) start_ns: Nanos,
@@ -66,6 +71,8 @@ pub(super) struct VenueOptions {
     /// When the market ends at the earliest, not counting silence.
     pub(super) end_ns: Nanos,
     pub(super) faults: Faults,
+    /// By symbol: its messages and images have faults. Those of the connection are everybody's.
+    pub(super) faulty: Vec<bool>,
 }
 
 /// What a message tells.
@@ -74,8 +81,13 @@ pub(super) enum Told {
     Depth(usize, u64),
     Ticker(usize, u64),
     Trade(usize, u64),
-    /// An answer to a subscription, or bytes that cannot be read.
-    Nothing,
+    /// Bytes that cannot be read, of this symbol.
+    Garbled(usize),
+    /// It was lost on its way, and leaves the others their times; of which symbol a part of its book
+    /// is missing, if that is what it was.
+    Lost(Option<usize>),
+    /// An answer to a subscription.
+    Answer,
 }
 
 /// A message on its way.
@@ -120,7 +132,15 @@ pub(super) struct Venue {
     pub(super) truth: Vec<SymbolTruth>,
     options: VenueOptions,
     market: Market,
+    /// Draws of the connection and of the times on it.
     random: Random,
+    /// Draws of the faults of each symbol, so that those of one leave the others alone.
+    troubles: Vec<Random>,
+    /// By symbol: how many images the gateway may ask for: one for each connection, hole, message that
+    /// cannot be read, and image that was of no use.
+    pub(super) images_due: Vec<u64>,
+    /// When anything arrived last.
+    heard_ns: Nanos,
     link: Link,
     on_the_way: VecDeque<Delivery>,
     images: Vec<ImageDelivery>,
@@ -220,6 +240,9 @@ impl Venue {
             silent_at_ns,
             silence_ns: 0,
             next_ping_ns: options.start_ns + PING_EVERY_NS,
+            troubles: truth.iter().map(|_| random.split()).collect(),
+            images_due: vec![0; truth.len()],
+            heard_ns: options.start_ns,
             stale_bodies: vec![None; truth.len()],
             told_in_calm: vec![[false; 3]; truth.len()],
             ended_ns: None,
@@ -295,6 +318,7 @@ impl Venue {
             && at <= now
         {
             self.link = Link::Up { flows: false };
+            self.images_due.iter_mut().for_each(|due| *due += 1);
             return Some(Arrival::Connected);
         }
         if self.next_ping_ns <= now {
@@ -308,8 +332,8 @@ impl Venue {
         }
         if self.next_message_ns() <= now {
             let delivery = self.on_the_way.pop_front()?;
-            if let (Told::Nothing, Link::Up { flows }) = (delivery.told, &mut self.link) {
-                // The answer to the subscription: from here on the streams flow.
+            if let (Told::Answer, Link::Up { flows }) = (delivery.told, &mut self.link) {
+                // From here on the streams flow.
                 *flows = true;
             }
             return Some(Arrival::Message(delivery));
@@ -323,13 +347,59 @@ impl Venue {
             Told::Depth(symbol, id) => self.truth[symbol].receive_book(id, now),
             Told::Ticker(symbol, id) => self.truth[symbol].receive_ticker(id, now),
             Told::Trade(symbol, id) => self.truth[symbol].receive_trade(id, now),
-            Told::Nothing => {}
+            Told::Garbled(_) | Told::Lost(_) | Told::Answer => {}
+        }
+        let (symbol, channels): (usize, &[Channel]) = match told {
+            Told::Depth(symbol, _) => (symbol, &[Channel::Book, Channel::Bbo]),
+            Told::Ticker(symbol, _) => (symbol, &[Channel::Bbo]),
+            Told::Trade(symbol, _) => (symbol, &[Channel::Trades]),
+            Told::Garbled(symbol) => {
+                self.images_due[symbol] += 1;
+                (symbol, Channel::ALL)
+            }
+            Told::Answer => return self.tell_all(now),
+            Told::Lost(hole) => {
+                if let Some(symbol) = hole {
+                    self.images_due[symbol] += 1;
+                }
+                return;
+            }
+        };
+        if self.options.grows || now >= self.heard_ns + SILENCE_NS_MIN {
+            // It may tell of finer numbers, or that the venue lives.
+            self.tell_all(now);
+        }
+        self.heard_ns = now;
+        for channel in channels {
+            self.truth[symbol].tell(*channel, now);
+        }
+    }
+
+    /// An image comes.
+    pub(super) fn received_image(&mut self, instrument: InstrumentId, now: Nanos) {
+        if self.options.grows {
+            return self.tell_all(now);
+        }
+        for channel in [Channel::Book, Channel::Bbo] {
+            self.truth[instrument.index()].tell(channel, now);
+        }
+    }
+
+    /// Something happens that is about every symbol.
+    pub(super) fn tell_all(&mut self, now: Nanos) {
+        self.heard_ns = now;
+        for symbol in &mut self.truth {
+            symbol.tell_all(now);
         }
     }
 
     /// The connection is down: what was on its way is lost.
     pub(super) fn cut(&mut self, now: Nanos) {
         self.on_the_way.clear();
+        for image in &self.images {
+            // It may be taken for one of the next connection, which it is too old for.
+            self.images_due[image.instrument.index()] += 1;
+        }
         self.echo = None;
         self.last_arrival_ns = now;
         self.link = Link::DownUntil(now + whole(self.random.below(400 * MILLI_NS)));
@@ -343,23 +413,32 @@ impl Venue {
         let at_ns = now + MICRO_NS + whole(self.random.below(20 * MILLI_NS));
         let payload = r#"{"result":null,"id":1}"#.to_owned();
         self.last_arrival_ns = at_ns;
-        self.on_the_way.push_back(Delivery { at_ns, payload, told: Told::Nothing });
+        self.on_the_way.push_back(Delivery { at_ns, payload, told: Told::Answer });
     }
 
-    /// The gateway asks for an image.
-    pub(super) fn request_image(&mut self, instrument: InstrumentId, now: Nanos) {
-        let faults = self.options.faults.clone();
-        let delay_ns = MICRO_NS + whole(self.random.below(faults.image_delay_ns.max(MILLI_NS)));
-        let mut image = None;
-        if self.is_calm(now) || !self.random.per_mille(faults.images_failed) {
-            let stale = self.stale_bodies[instrument.index()].take();
-            let is_stale = !self.is_calm(now) && self.random.per_mille(faults.images_stale);
-            image = match stale {
-                Some(stale) if is_stale => Some(stale),
-                _ => Some(self.take_image(instrument.index())),
-            };
-        }
-        self.images.push(ImageDelivery { at_ns: now + delay_ns, instrument, image });
+    /// The gateway asks for an image. Returns whether it has a reason.
+    pub(super) fn request_image(&mut self, instrument: InstrumentId, now: Nanos) -> bool {
+        let faults = &self.options.faults;
+        let is_faulty = !self.is_calm(now) && self.options.faulty[instrument.index()];
+        let random = &mut self.troubles[instrument.index()];
+        let delay_ns = MICRO_NS + whole(random.below(faults.image_delay_ns.max(MILLI_NS)));
+        let is_failed = random.per_mille(faults.images_failed) && is_faulty;
+        let is_stale = random.per_mille(faults.images_stale) && is_faulty;
+        let stale = self.stale_bodies[instrument.index()].take();
+        let image = match stale {
+            _ if is_failed => None,
+            Some(stale) if is_stale => {
+                // The next message of the book may not follow it.
+                self.images_due[instrument.index()] += 1;
+                Some(stale)
+            }
+            _ => Some(self.take_image(instrument.index())),
+        };
+        let is_due = self.images_due[instrument.index()] > 0;
+        self.images_due[instrument.index()] -= u64::from(is_due);
+        let at_ns = now + delay_ns;
+        self.images.push(ImageDelivery { at_ns, instrument, image });
+        is_due
     }
 
     fn take_image(&mut self, symbol: usize) -> (String, u64) {
@@ -377,9 +456,9 @@ impl Venue {
             let told = self.learn(&message);
             self.send(message.payload, told, now);
         }
-        let faults = &self.options.faults;
-        if faults.images_stale > 0 && self.random.per_mille(10) {
-            let symbol = self.random.below(self.truth.len() as u64) as usize;
+        let is_kept = self.random.per_mille(10);
+        let symbol = self.random.below(self.truth.len() as u64) as usize;
+        if is_kept && self.options.faults.images_stale > 0 && self.options.faulty[symbol] {
             self.stale_bodies[symbol] = Some(self.take_image(symbol));
         }
         let is_told = self.told_in_calm.iter().all(|told| told.iter().all(|told| *told));
@@ -393,18 +472,15 @@ impl Venue {
         if self.link != (Link::Up { flows: true }) {
             return;
         }
-        let faults = self.options.faults.clone();
+        let faults = &self.options.faults;
         let (symbol, kind, lost) = match told {
             Told::Depth(symbol, _) => (symbol, 0, faults.depth_lost),
             Told::Ticker(symbol, _) => (symbol, 1, faults.tickers_lost),
             Told::Trade(symbol, _) => (symbol, 2, faults.trades_lost),
-            Told::Nothing => return,
+            Told::Garbled(_) | Told::Lost(_) | Told::Answer => return,
         };
         let is_calm = self.is_calm(now);
         self.told_in_calm[symbol][kind] |= is_calm;
-        if !is_calm && self.random.per_mille(lost) {
-            return;
-        }
         if self.clump_until_ns <= now && self.options.clump_ns > 0 && self.random.coin() {
             self.clump_until_ns = now + whole(self.random.below(self.options.clump_ns));
         }
@@ -413,13 +489,18 @@ impl Venue {
         let at_ns = if self.random.coin() { at_ns } else { at_ns + SPACING_NS };
         self.last_arrival_ns = at_ns;
         let mut delivery = Delivery { at_ns, payload, told };
-        if !is_calm && self.random.per_mille(faults.corrupted) {
-            delivery.payload.truncate(delivery.payload.len() / 2);
-            delivery.told = Told::Nothing;
-        }
         let echo = self.echo.take();
-        if !is_calm && self.random.per_mille(faults.repeated) {
-            self.echo = Some(delivery.clone());
+        if !is_calm && self.options.faulty[symbol] {
+            let faults = &self.options.faults;
+            let trouble = &mut self.troubles[symbol];
+            if trouble.per_mille(lost) {
+                delivery.told = Told::Lost((kind == 0).then_some(symbol));
+            } else if trouble.per_mille(faults.corrupted) {
+                delivery.payload.truncate(delivery.payload.len() / 2);
+                delivery.told = Told::Garbled(symbol);
+            } else if trouble.per_mille(faults.repeated) {
+                self.echo = Some(delivery.clone());
+            }
         }
         self.on_the_way.push_back(delivery);
         if let Some(echo) = echo {
