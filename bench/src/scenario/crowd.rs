@@ -46,6 +46,7 @@ pub(super) fn idle(setup: Setup) -> Result<BTreeMap<String, f64>> {
         ("rss_kib_per_connection".to_owned(), rss_bytes / 1024.0 / connections),
         ("cpu_us_per_connection_s".to_owned(), cpu_us / connections / IDLE_MS as f64 * 1e3),
         ("connect_s".to_owned(), connect_s),
+        ("turned_away".to_owned(), session.load.turns() as f64),
         ("server_rss_mib".to_owned(), after.rss_bytes as f64 / f64::from(1 << 20)),
     ]))
 }
@@ -104,6 +105,7 @@ pub(super) fn storm(setup: Setup, feed_per_s: u64) -> Result<BTreeMap<String, f6
         ("upgraded_p50_ms".to_owned(), upgraded_ms[clients / 2]),
         ("upgraded_last_ms".to_owned(), upgraded_ms[clients - 1]),
         ("server_cpu_s".to_owned(), (after.cpu_ns - before.cpu_ns) as f64 / 1e9),
+        ("turned_away".to_owned(), session.load.turns() as f64),
         ("silence_before_ms".to_owned(), silence_before_ms),
         ("silence_after_ms".to_owned(), silence_after_ms),
         ("silence_added_ms".to_owned(), silence_after_ms - silence_before_ms),
