@@ -37,6 +37,10 @@ const EVENTS_MAX: usize = 512;
 const CONNECT_STEP_NS: u64 = 10_000_000;
 
 const SECOND_NS: u64 = 1_000_000_000;
+const MILLI_NS: u64 = 1_000_000;
+
+/// The gateway's close code for who is to come again later; the reason names the milliseconds.
+const OVERLOADED: u16 = 4102;
 
 /// A slow client reads this often …
 const SLOW_EVERY_NS: u64 = 50_000_000;
@@ -87,6 +91,9 @@ pub(crate) struct Load {
     /// The next to be connected.
     next: usize,
     unanswered: usize,
+    /// Those that were turned away, and when they may come again.
+    turned_away: Vec<(u64, usize)>,
+    turns: usize,
     live: usize,
     /// When slow clients read again.
     slow_ns: u64,
@@ -131,6 +138,8 @@ impl Load {
             clients: plans.into_iter().map(|plan| Client::new(plan, topics)).collect(),
             next: 0,
             unanswered: 0,
+            turned_away: Vec::new(),
+            turns: 0,
             live: 0,
             slow_ns: 0,
             state: State {
@@ -260,6 +269,11 @@ impl Load {
         self.state.gone
     }
 
+    /// How often clients were turned away, and came again when they were told to.
+    pub(crate) fn turns(&self) -> usize {
+        self.turns
+    }
+
     /// What the server said to the first of those.
     pub(crate) fn parting(&self) -> &str {
         &self.state.parting
@@ -272,9 +286,16 @@ impl Load {
     pub(crate) fn run_until(&mut self, until_ns: u64) -> Result<()> {
         loop {
             while self.unanswered < UNANSWERED_MAX && self.next < self.clients.len() {
-                self.connect_next()?;
+                self.begin_connection(self.next)?;
+                self.next += 1;
             }
             let now = clock::wall_ns();
+            while self.unanswered < UNANSWERED_MAX
+                && let Some(due) = self.turned_away.iter().position(|(at_ns, _)| *at_ns <= now)
+            {
+                let (_, index) = self.turned_away.swap_remove(due);
+                self.begin_connection(index)?;
+            }
             if now >= until_ns {
                 return Ok(());
             }
@@ -388,11 +409,9 @@ impl Load {
         }
     }
 
-    fn connect_next(&mut self) -> Result<()> {
-        let index = self.next;
+    fn begin_connection(&mut self, index: usize) -> Result<()> {
         let client = &mut self.clients[index];
         client.connect(self.port)?;
-        self.next += 1;
         self.unanswered += 1;
         let stream = client.stream.as_ref().context("no connection")?;
         epoll::add(&self.poller, stream, EventData::new_u64(index as u64), EventFlags::OUT)?;
@@ -460,14 +479,21 @@ impl Load {
         if client.phase == Phase::Upgrading {
             bail!("the server ended the connection instead of upgrading it");
         }
+        if let Some(stream) = client.stream.take() {
+            epoll::delete(&self.poller, &stream)?;
+        }
+        if let (Phase::Subscribing(_), Some(again_ns)) = (client.phase, client.again_ns.take()) {
+            client.phase = Phase::Waiting;
+            client.rest.clear();
+            self.turned_away.push((self.state.now_ns + again_ns, index));
+            self.turns += 1;
+            return Ok(());
+        }
         if client.phase == Phase::Live {
             self.live -= 1;
         }
         client.phase = Phase::Gone;
         self.state.gone += 1;
-        if let Some(stream) = client.stream.take() {
-            epoll::delete(&self.poller, &stream)?;
-        }
         Ok(())
     }
 }
@@ -532,12 +558,16 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
             }
             (9, _) => client.send_frame(Opcode::Pong, frame.payload)?,
             (8, _) => {
-                if let Some((code, reason)) = frame.payload.split_first_chunk()
-                    && state.gone == 0
-                {
+                if let Some((code, reason)) = frame.payload.split_first_chunk() {
                     let (code, reason) =
                         (u16::from_be_bytes(*code), String::from_utf8_lossy(reason));
-                    state.parting = format!("{code} {reason}");
+                    if code == OVERLOADED {
+                        let wait_ms = reason.rsplit(' ').next().and_then(|ms| ms.parse().ok());
+                        client.again_ns = wait_ms.map(|ms: u64| ms * MILLI_NS);
+                    }
+                    if state.gone == 0 {
+                        state.parting = format!("{code} {reason}");
+                    }
                 }
             }
             (10, _) => {}

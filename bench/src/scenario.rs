@@ -44,10 +44,10 @@
 //! | `latency` | `case=thousand` (class 0, 1,000 × 10, 2,000/s) | – | all |
 //! | `latency` | `case=load` `load_percent=1\|50\|90` of the capacity found, budget 20 ms, 1,000 × 20 | – | all |
 //! | `latency` | `case=fast-alone` (20 clients of the 1 ms class) | – | `tickfan` |
-//! | `latency` | `case=fast-beside` (the same beside 980 of the 20 ms class at 90 % load) | `slow_p99_us`; the others are the fast clients' | `tickfan` |
+//! | `latency` | `case=fast-beside` (the same beside 980 of the 20 ms class, at 90 % of the rate that both together hold; `fast-alone` at the same rate) | `slow_p99_us`; the others are the fast clients' | `tickfan` |
 //! | `stall` | `variant=with\|without` stalled and slow clients; `budget_ms=20` | latency figures are the others'; `old_updates` (per stalled client, median: updates older than 1 s before the first fresh one), `first_age_ms` (age of the first that a stalled client reads), `caught_up_ms` (resume → first fresh one), `rss_growth_kib` | all |
-//! | `idle` | `connections=10000` `topics=10` | `rss_kib_per_connection`, `cpu_us_per_connection_s`, `connect_s` | all |
-//! | `storm` | `clients=2000\|10000` `topics=10` | `last_image_ms` (to the last client's last image; a rival has no images: to its first update), `first_p50_ms`, `upgraded_p50_ms`, `upgraded_last_ms`, `server_cpu_s`; half vanish: `silence_before_ms` and `silence_after_ms` (the longest silence of a survivor), `silence_added_ms` their difference | all |
+//! | `idle` | `connections=10000` `topics=10` | `rss_kib_per_connection`, `cpu_us_per_connection_s`, `connect_s`, `turned_away` (with 4102; they come again when they are told to) | all |
+//! | `storm` | `clients=2000\|10000` `topics=10` | `last_image_ms` (to the last client's last image; a rival has no images: to its first update), `first_p50_ms`, `upgraded_p50_ms`, `upgraded_last_ms`, `server_cpu_s`; half vanish: `silence_before_ms` and `silence_after_ms` (the longest silence of a survivor), `silence_added_ms` their difference; `turned_away` as in `idle` | all |
 //! | `subscribers` | `case=search` `budget_ms=10\|50\|100\|1000` `feed_x=1\|10\|100` `topics=20` | `clients`: the most with < 0.1 % late; `sends_per_s`, `late_share` | `tickfan` |
 //! | `subscribers` | `case=loop` `budget_ms` | `sends_per_s` of a bare loop over as many sockets; `clients` = those × the budget | `loop` |
 //! | `subscribers` | `case=cost` `budget_ms=100` `feed_x=1\|10\|100` | `server_cpu_cores` of the same clients at each rate of the feed | `tickfan` |

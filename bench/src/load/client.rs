@@ -70,6 +70,8 @@ pub(super) struct Client {
     pub(super) read_ns: u64,
     /// The longest time between two reads since [`super::Load::begin`].
     pub(super) silence_ns: u64,
+    /// The server has too much to do: it may come again after so long.
+    pub(super) again_ns: Option<u64>,
     /// How it reads.
     pub(super) pace: Pace,
     /// What it found when it read again.
@@ -146,6 +148,7 @@ impl Client {
             complete_ns: 0,
             read_ns: 0,
             silence_ns: 0,
+            again_ns: None,
             pace: Pace::Prompt,
             found: Found::default(),
         }

@@ -9,6 +9,9 @@ use crate::clock;
 use crate::load::client::Milestones;
 use crate::peer::Name;
 
+/// The first connections fill what starting left in the allocator; the others are weighed.
+const SETTLING: usize = 1_000;
+
 /// How long idle connections are looked at.
 const IDLE_MS: u64 = 10_000;
 
@@ -26,10 +29,15 @@ const CONNECT_NS: u64 = 60_000_000_000;
 ///
 /// # Errors
 /// When the server fails.
-pub(super) fn idle(setup: Setup) -> Result<BTreeMap<String, f64>> {
+pub(super) fn idle(mut setup: Setup) -> Result<BTreeMap<String, f64>> {
     let connections = setup.plans.len() as f64;
-    let mut session = Session::open_unconnected(setup)?;
-    let before = session.process.usage()?;
+    let settled = setup.plans.split_off(setup.plans.len().min(SETTLING));
+    let weighed = settled.len().max(1) as f64;
+    let mut first = Session::open_unconnected(setup.clone())?;
+    first.load.connect(CONNECT_NS)?;
+    first.load.run_until(clock::wall_ns() + 500 * MILLI_NS)?;
+    let before = first.process.usage()?;
+    let mut session = first.with_more(settled)?;
     let began = clock::now();
     session.load.connect(CONNECT_NS)?;
     let connect_s = began.elapsed().as_secs_f64();
@@ -40,12 +48,13 @@ pub(super) fn idle(setup: Setup) -> Result<BTreeMap<String, f64>> {
     let after = session.process.usage()?;
     let gone = session.load.gone();
     ensure!(gone == 0, "{gone} connections were cut off: {}", session.load.parting());
-    let rss_bytes = after.rss_bytes.saturating_sub(before.rss_bytes) as f64;
+    let rss_bytes = after.rss_bytes as f64 - before.rss_bytes as f64;
     let cpu_us = (after.cpu_ns - connected.cpu_ns) as f64 / 1e3;
     Ok(BTreeMap::from([
-        ("rss_kib_per_connection".to_owned(), rss_bytes / 1024.0 / connections),
+        ("rss_kib_per_connection".to_owned(), rss_bytes / 1024.0 / weighed),
         ("cpu_us_per_connection_s".to_owned(), cpu_us / connections / IDLE_MS as f64 * 1e3),
         ("connect_s".to_owned(), connect_s),
+        ("turned_away".to_owned(), session.load.turns() as f64),
         ("server_rss_mib".to_owned(), after.rss_bytes as f64 / f64::from(1 << 20)),
     ]))
 }
@@ -104,6 +113,7 @@ pub(super) fn storm(setup: Setup, feed_per_s: u64) -> Result<BTreeMap<String, f6
         ("upgraded_p50_ms".to_owned(), upgraded_ms[clients / 2]),
         ("upgraded_last_ms".to_owned(), upgraded_ms[clients - 1]),
         ("server_cpu_s".to_owned(), (after.cpu_ns - before.cpu_ns) as f64 / 1e9),
+        ("turned_away".to_owned(), session.load.turns() as f64),
         ("silence_before_ms".to_owned(), silence_before_ms),
         ("silence_after_ms".to_owned(), silence_after_ms),
         ("silence_added_ms".to_owned(), silence_after_ms - silence_before_ms),

@@ -63,6 +63,14 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
+    fn load(&self, port: u16, plans: Vec<Plan>) -> Result<Load> {
+        let wire = match self.peer {
+            Name::Tickfan => Wire::Tickfan(self.channel, self.encoding),
+            _ => Wire::Rival,
+        };
+        Load::new(wire, port, self.topics, plans)
+    }
+
     /// How many deliveries an event makes on average.
     pub(super) fn deliveries_per_event(&self) -> f64 {
         const EVENTS: u64 = 100_000;
@@ -143,6 +151,8 @@ pub(super) struct Session {
     pub(super) connect_s: f64,
     /// Numbers go on from order to order.
     base: Vec<u64>,
+    /// Clients that nobody reads for.
+    others: Vec<Load>,
     /// Something of an earlier order may still be under way.
     pub(super) is_dirty: bool,
 }
@@ -172,13 +182,19 @@ impl Session {
             seed: setup.seed,
             core: Some(SERVER_CORE),
         })?;
-        let wire = match setup.peer {
-            Name::Tickfan => Wire::Tickfan(setup.channel, setup.encoding),
-            _ => Wire::Rival,
-        };
-        let load = Load::new(wire, process.port, setup.topics, setup.plans.clone())?;
+        let load = setup.load(process.port, setup.plans.clone())?;
         let base = vec![0; setup.topics];
-        Ok(Self { setup, process, load, connect_s: 0.0, base, is_dirty: false })
+        Ok(Self { setup, process, load, connect_s: 0.0, base, is_dirty: false, others: Vec::new() })
+    }
+
+    /// The same server with other clients, while those of before stay as they are.
+    ///
+    /// # Errors
+    /// When the system has no poller.
+    pub(super) fn with_more(mut self, plans: Vec<Plan>) -> Result<Self> {
+        let load = self.setup.load(self.process.port, plans)?;
+        self.others.push(std::mem::replace(&mut self.load, load));
+        Ok(self)
     }
 
     /// Gives the order for a trial that begins soon, and prepares the clients for it; returns when
