@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use tickfan_core::ws::Opcode;
 
 use crate::clock;
-use crate::peer::{Channel, venue};
+use crate::peer::{Channel, nats, venue};
 use check::{Expected, UNKNOWN};
 use client::{Client, Found, Milestones, Pace, Phase, Plan};
 use scan::{Kind, Unreadable, Update};
@@ -78,6 +78,8 @@ pub(crate) enum Wire {
     Tickfan(Channel, Encoding),
     /// [`crate::peer::rival_update`]s.
     Rival,
+    /// The same in the protocol of NATS.
+    Nats,
 }
 
 /// The clients of one server.
@@ -535,6 +537,14 @@ fn read_all(client: &mut Client, bytes: &[u8], state: &mut State) -> Result<usiz
                             client.phase = Phase::Live;
                         }
                     }
+                }
+            }
+            (2, Wire::Nats) => {
+                for update in nats::updates(frame.payload) {
+                    let Ok((topic, number)) = scan::rival(update) else {
+                        bail!(unreadable(update))
+                    };
+                    state.deliver(client, topic, number)?;
                 }
             }
             (1 | 2, Wire::Tickfan(_, encoding)) => {

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -21,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::DoorRules;
 use crate::fanout::ShardHandle;
 use crate::http::{self, Answer};
-use crate::limits::HANDSHAKES_PER_ADDRESS;
+use crate::limits::{HANDSHAKES_PER_ADDRESS, ROOM_WAIT_NS};
 use crate::places::{Place, Places};
 use crate::stats::{Raised, SharedStats};
 
@@ -61,6 +62,11 @@ impl Door {
             HANDSHAKES_PER_ADDRESS,
         );
         loop {
+            // While the shards have enough to do with those that are through, the rest waits where it
+            // costs nothing.
+            while !self.shards.iter().any(ShardHandle::has_room) {
+                tokio::time::sleep(Duration::from_nanos(ROOM_WAIT_NS)).await;
+            }
             // The permit first: while all are taken, clients wait in the kernel's queue.
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let (stream, peer) = match listener.accept().await {
@@ -68,7 +74,7 @@ impl Door {
                 Err(error) => {
                     // Out of descriptors, most likely: others must end before one can begin.
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };

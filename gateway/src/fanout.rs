@@ -119,6 +119,11 @@ impl ShardHandle {
         self.load.load(Ordering::Relaxed)
     }
 
+    /// Its queue is not half full: who is let in now will find a place there.
+    pub fn has_room(&self) -> bool {
+        self.commands.len() < SHARD_COMMANDS_MAX / 2
+    }
+
     /// Hands a connection over.
     ///
     /// # Errors

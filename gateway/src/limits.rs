@@ -154,7 +154,7 @@ pub const PARTS_PER_LOOK: usize = 8;
 pub const EVENTS_PER_ROUND: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
 /// Commands of the door carried out at once, for the same reason.
-pub const COMMANDS_PER_ROUND: usize = 32;
+pub const COMMANDS_PER_ROUND: usize = 128;
 
 /// The longest sleep of a thread that has a watchdog: it ticks at least this often.
 pub const SLEEP_NS_MAX: Nanos = 500 * MILLI_NS;
@@ -236,9 +236,12 @@ pub const READ_BYTES_PER_TURN: usize = 64 << 10;
 /// Shards: more than any machine that this is for has cores; a larger number is a slip of the pen.
 pub const SHARDS_MAX: usize = 256;
 
-/// Connections and commands handed to one shard and not yet taken. When it is full, the door answers
-/// 503.
+/// Connections and commands handed to one shard and not yet taken. What does not fit is closed with
+/// 4102.
 pub const SHARD_COMMANDS_MAX: usize = 4_096;
+
+/// While every such queue is half full, the door lets nobody in and looks again after this long.
+pub const ROOM_WAIT_NS: Nanos = MILLI_NS;
 
 /// Connections in all. One more is closed with 4101. `connections_max` lowers it.
 pub const CONNECTIONS_MAX: usize = 100_000;

@@ -11,7 +11,7 @@ use tickfan_core::ws::{self, Opcode};
 
 use super::check::UNKNOWN;
 use super::{Encoding, Wire};
-use crate::peer::{Channel, venue};
+use crate::peer::{Channel, nats, venue};
 
 /// A masking key of zeros leaves a payload as it is.
 const MASK: [u8; 4] = [0; 4];
@@ -182,12 +182,12 @@ impl Client {
         stream.set_nodelay(true)?;
         let path = match wire {
             Wire::Tickfan(..) => "/v1/stream",
-            Wire::Rival => "/",
+            Wire::Rival | Wire::Nats => "/",
         };
         let encoding = match wire {
             Wire::Tickfan(_, Encoding::Json) => "Sec-WebSocket-Protocol: tickfan.json.v1\r\n",
             Wire::Tickfan(_, Encoding::Binary) => "Sec-WebSocket-Protocol: tickfan.bin.v1\r\n",
-            Wire::Rival => "",
+            Wire::Rival | Wire::Nats => "",
         };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -205,6 +205,10 @@ impl Client {
             Wire::Rival => {
                 let topics: Vec<String> = self.plan.topics.iter().map(u32::to_string).collect();
                 self.send_frame(Opcode::Text, format!("sub {}", topics.join(",")).as_bytes())?;
+                self.phase = Phase::Live;
+            }
+            Wire::Nats => {
+                self.send_frame(Opcode::Binary, &nats::greeting(&self.plan.topics))?;
                 self.phase = Phase::Live;
             }
             Wire::Tickfan(channel, _) => {

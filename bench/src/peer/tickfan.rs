@@ -28,7 +28,8 @@ const LOOKS_MAX: usize = 2_000;
 pub(crate) fn run(options: &PeerOptions) -> Result<()> {
     let mut venue = Venue::start(options.seed, options.topics, options.channel)?;
     let text = format!(
-        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n\n[[feed]]\n\
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n\
+         connections_per_address = 100000\n\n[[feed]]\n\
          venue = \"sim\"\nsymbols = [\"*\"]\nurl = \"ws://{}\"\nrest_url = \"http://{}\"\n",
         venue.stream, venue.rest
     );

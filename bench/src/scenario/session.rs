@@ -66,7 +66,8 @@ impl Setup {
     fn load(&self, port: u16, plans: Vec<Plan>) -> Result<Load> {
         let wire = match self.peer {
             Name::Tickfan => Wire::Tickfan(self.channel, self.encoding),
-            _ => Wire::Rival,
+            Name::Nats => Wire::Nats,
+            Name::Naive | Name::Batch | Name::Uws => Wire::Rival,
         };
         Load::new(wire, port, self.topics, plans)
     }
