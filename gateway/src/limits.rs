@@ -147,6 +147,10 @@ pub const SENDS_PER_LOOK: usize = 8;
 /// Looks in one turn of a shard: after so many the poller is asked again.
 pub const LOOKS_PER_TURN: usize = 8;
 
+/// Lanes that make a body in one look because their grain has passed: with the sends, so much is
+/// done before the strictest class is looked at again.
+pub const LANES_PER_LOOK: usize = 16;
+
 /// Parts of requests carried out in one look: the rest waits while others are sent to.
 pub const PARTS_PER_LOOK: usize = 8;
 

@@ -25,7 +25,7 @@ use super::socket::Socket;
 use super::table::{ConnectionKey, LaneKey, SeatKey, Table};
 use crate::limits::{
     CLIENT_MESSAGE_BYTES_MAX, CLIENT_MESSAGES_PER_S, CLOSE_LINGER_NS, DRAIN_NS, DRAIN_RETRY_MS,
-    LOOKS_PER_TURN, MILLI_NS, PARTS_PER_LOOK, PING_EVERY_NS, PINGS_UNANSWERED_MAX,
+    LANES_PER_LOOK, LOOKS_PER_TURN, MILLI_NS, PARTS_PER_LOOK, PING_EVERY_NS, PINGS_UNANSWERED_MAX,
     READ_BYTES_PER_TURN, SENDS_PER_LOOK, STALL_NS_MAX, SUBSCRIPTIONS_MAX,
 };
 use crate::mutant::{Mutant, planted};
@@ -380,8 +380,11 @@ impl Shard {
         });
     }
 
+    /// Lanes whose grain has passed make their bodies; only some in one look, because many fall due
+    /// at once and others wait.
     fn end_grains(&mut self, now: Nanos) {
-        while let Some((until_ns, key)) = self.classes.take_grained(now) {
+        for _ in 0..LANES_PER_LOOK {
+            let Some((until_ns, key)) = self.classes.take_grained(now) else { return };
             let Some(lane) = self.lanes.get_mut(key) else { continue };
             if lane.grain_until_ns != until_ns {
                 continue;

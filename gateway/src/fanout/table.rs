@@ -55,64 +55,95 @@ pub trait Key: Copy {
     fn index(self) -> usize;
 }
 
+/// Values of one block of a table: a table that grows never moves what it holds, so that no turn
+/// stands still for it, and no memory is left behind.
+const BLOCK: usize = 256;
+
 /// Values by keys.
 pub struct Table<K, V> {
-    values: Slab<V>,
+    blocks: Vec<Slab<V>>,
+    /// Blocks that have room.
+    open: Vec<u32>,
+    len: usize,
     keys: PhantomData<K>,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { values: Slab::new(), keys: PhantomData }
+        Self { blocks: Vec::new(), open: Vec::new(), len: 0, keys: PhantomData }
     }
 }
 
 impl<K, V> fmt::Debug for Table<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("len", &self.values.len()).finish_non_exhaustive()
+        f.debug_struct("Table").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
 impl<K: Key, V> Table<K, V> {
     /// The value of a key.
     pub fn get(&self, key: K) -> Option<&V> {
-        self.values.get(key.index())
+        self.blocks.get(key.index() / BLOCK)?.get(key.index() % BLOCK)
     }
 
     /// The value of a key.
     pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
-        self.values.get_mut(key.index())
+        self.blocks.get_mut(key.index() / BLOCK)?.get_mut(key.index() % BLOCK)
     }
 
     /// Gives a value a key.
     pub fn insert(&mut self, value: V) -> K {
-        K::from_index(self.values.insert(value))
+        let at = match self.open.last() {
+            Some(at) => *at as usize,
+            None => {
+                self.open.push(self.blocks.len() as u32);
+                self.blocks.push(Slab::with_capacity(BLOCK));
+                self.blocks.len() - 1
+            }
+        };
+        let block = &mut self.blocks[at];
+        let index = block.insert(value);
+        if block.len() == BLOCK {
+            self.open.pop();
+        }
+        self.len += 1;
+        K::from_index(at * BLOCK + index)
     }
 
     /// Takes a value out.
     pub fn remove(&mut self, key: K) -> Option<V> {
-        self.values.try_remove(key.index())
+        let at = key.index() / BLOCK;
+        let block = self.blocks.get_mut(at)?;
+        let was_full = block.len() == BLOCK;
+        let value = block.try_remove(key.index() % BLOCK)?;
+        if was_full {
+            self.open.push(at as u32);
+        }
+        self.len -= 1;
+        Some(value)
     }
 
     /// All keys.
     pub fn keys(&self) -> impl Iterator<Item = K> + '_ {
-        self.values.iter().map(|(index, _)| K::from_index(index))
+        (0..).step_by(BLOCK).zip(&self.blocks).flat_map(|(first, block)| {
+            block.iter().map(move |(index, _)| K::from_index(first + index))
+        })
     }
 
     /// All values.
     #[cfg(test)]
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> + '_ {
-        self.values.iter().map(|(_, value)| value)
+        self.blocks.iter().flat_map(|block| block.iter().map(|(_, value)| value))
     }
 
     /// How many values there are.
-    pub fn len(&self) -> usize {
-        self.values.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
@@ -128,5 +159,20 @@ mod tests {
         assert_eq!((table.get(a), table.get(b)), (None, Some(&'b')));
         assert_eq!(table.keys().collect::<Vec<_>>(), [b]);
         assert_eq!(size_of::<Option<SeatKey>>(), 4);
+    }
+
+    #[test]
+    fn a_table_grows_by_blocks_and_fills_the_holes_first() {
+        let mut table: Table<LaneKey, usize> = Table::default();
+        let keys: Vec<LaneKey> = (0..3 * BLOCK + 1).map(|value| table.insert(value)).collect();
+        assert_eq!(table.len(), 3 * BLOCK + 1);
+        assert!(keys.iter().enumerate().all(|(value, key)| table.get(*key) == Some(&value)));
+        for key in &keys[..BLOCK] {
+            table.remove(*key);
+        }
+        assert_eq!(table.remove(keys[0]), None);
+        let highest = (0..2 * BLOCK - 1).map(|value| table.insert(value).index()).max();
+        assert_eq!(highest, Some(4 * BLOCK - 1), "no hole is left");
+        assert_eq!(table.keys().count(), table.len());
     }
 }
