@@ -133,9 +133,10 @@ impl Shard {
             Message::Close(code) => self.on_close(key, code),
             #[cfg(feature = "conformance")]
             Message::Echo(opcode, payload) => {
-                ws::write_header(opcode, payload.len(), &mut connection.control);
-                connection.control.extend_from_slice(&payload);
-                if connection.control.len() >= SEND_BYTES {
+                let control = &mut connection.pending_mut().control;
+                ws::write_header(opcode, payload.len(), control);
+                control.extend_from_slice(&payload);
+                if control.len() >= SEND_BYTES {
                     self.send(key, &[]);
                 }
             }
