@@ -1,4 +1,4 @@
-//! What is measured: a scenario × a peer → [`report::Run`]s with named parameters and figures.
+//! What is measured: a scenario × a peer → [`Run`]s with named parameters and figures.
 //!
 //! Called by the command line, on the load generator's thread. Every name that a goal, a condition
 //! (`--fail-if`) or a comparison may use stands in the tables here, and is what a scenario writes.
