@@ -194,6 +194,12 @@ pub enum Problem {
     /// Both listeners on one address.
     #[error("listen and admin are both {0}; give them different ports")]
     SameAddress(SocketAddr),
+    /// The venue's book comes whole.
+    #[error("{venue} sends whole books: leave `depth` out")]
+    NoDepthChoice {
+        /// The venue.
+        venue: &'static str,
+    },
     /// A key that says nothing at this venue.
     #[error("trades is a choice of Binance only; {venue} has one trade stream, so leave it out")]
     NoTradeChoice {
@@ -566,8 +572,9 @@ fn base_url(value: &Value<'_>, key: &'static str, schemes: [&str; 2]) -> Checked
     Ok(came.strip_suffix('/').unwrap_or(came).to_owned())
 }
 
-/// The depths that a venue can be asked for: any up to the last, or exactly these.
+/// The depths that a venue can be asked for: none but the whole, any up to the last, or exactly these.
 enum Depths {
+    Whole,
     UpTo(usize),
     OneOf(&'static [usize]),
 }
@@ -576,12 +583,20 @@ const fn depths(venue: Venue) -> Depths {
     match venue {
         Venue::Sim | Venue::BinanceSpot => Depths::UpTo(5000),
         Venue::BinanceUsdm | Venue::BinanceCoinm => Depths::OneOf(&[5, 10, 20, 50, 100, 500, 1000]),
-        Venue::Kraken => Depths::OneOf(&[10, 25, 100, 500, 1000]),
+        Venue::Kraken | Venue::KrakenV1 => Depths::OneOf(&[10, 25, 100, 500, 1000]),
+        Venue::Coinbase | Venue::CoinbaseAdvanced => Depths::Whole,
+        Venue::Okx => Depths::OneOf(&[400]),
+        Venue::BybitSpot | Venue::BybitLinear => Depths::OneOf(&[1, 50, 200, 1000]),
+        Venue::Deribit => Depths::Whole,
+        Venue::Bitfinex => Depths::OneOf(&[1, 25, 100, 250]),
     }
 }
 
 fn depth(venue: Venue, value: &Value<'_>, key: &'static str) -> Checked<u32> {
     let depth = match depths(venue) {
+        Depths::Whole => {
+            return wrong(value.span(), Problem::NoDepthChoice { venue: venue.name() });
+        }
         Depths::UpTo(max) => {
             let fits = |depth| (1..=max).contains(&depth);
             whole(value, key, fits, &format!("write a number from 1 to {max}"))?
@@ -598,7 +613,7 @@ fn trade_stream(venue: Venue, value: &Value<'_>, key: &'static str) -> Checked<T
     let came = text(value, key, "\"trade\" or \"aggTrade\"")?;
     match venue {
         Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {}
-        Venue::Sim | Venue::Kraken => {
+        _ => {
             return wrong(value.span(), Problem::NoTradeChoice { venue: venue.name() });
         }
     }

@@ -264,6 +264,9 @@ impl Feed {
                 }
             }
             MarketEvent::Reply(text) => self.requests.push(Request::Send(text.clone())),
+            MarketEvent::Numbered(_)
+            | MarketEvent::Heartbeat { .. }
+            | MarketEvent::Trading { .. } => {}
             MarketEvent::Shutdown => self.requests.push(Request::Reconnect),
         }
     }

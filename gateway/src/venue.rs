@@ -7,10 +7,17 @@
 
 use std::sync::Arc;
 
-use tickfan_core::market::{Channel, EventBatch, InstrumentId, Listing, Nanos, Venue};
+use tickfan_core::market::{Channel, EventBatch, InstrumentId, Listing, Nanos, Scales, Venue};
 
 pub mod binance;
+pub mod bitfinex;
+pub mod bybit;
+pub mod coinbase;
+pub mod coinbase_advanced;
+pub mod deribit;
 pub mod kraken;
+pub mod kraken_v1;
+pub mod okx;
 
 /// What is wrong with a venue's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +119,30 @@ pub trait VenueDecoder: Send {
     /// The book is cut to this many levels a side after every event, because the venue does not
     /// remove what falls out.
     fn truncate_at(&self) -> Option<usize>;
+
+    /// Every instrument has a heartbeat of its own ([`MarketEvent::Heartbeat`]) at least this often,
+    /// in nanoseconds; the first one missing makes its book suspect.
+    ///
+    /// [`MarketEvent::Heartbeat`]: tickfan_core::market::MarketEvent::Heartbeat
+    fn heartbeat_ns(&self) -> Option<Nanos> {
+        None
+    }
+
+    /// What a stream message is that is too long to be decoded between two others: the whole book
+    /// of one instrument, which the image decoder reads aside while that instrument's events wait.
+    /// Looks at the beginning of the message only.
+    fn large_image(&self, _message: &[u8]) -> Option<LargeImage> {
+        None
+    }
+}
+
+/// A stream message that is one large image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LargeImage {
+    /// Of which instrument.
+    pub instrument: InstrumentId,
+    /// The number of the message on its connection, where the venue numbers them.
+    pub number: Option<u64>,
 }
 
 /// Price and quantity of a level as integers at the digits that the venue writes.
@@ -122,8 +153,8 @@ pub type Mantissas = (i64, i64);
 pub struct Checksum {
     /// How many levels of each side it covers.
     pub levels: usize,
-    /// From bids and asks, best first, to the checksum.
-    pub compute: fn(bids: &[Mantissas], asks: &[Mantissas]) -> u32,
+    /// From bids and asks, best first, and the digits of their mantissas to the checksum.
+    pub compute: fn(bids: &[Mantissas], asks: &[Mantissas], digits: Scales) -> u32,
 }
 
 /// Where a venue lives when the configuration does not say.
@@ -140,6 +171,10 @@ pub struct Endpoints {
     pub images_per_minute: u32,
     /// Instruments that one connection carries; more take several.
     pub instruments_per_connection: usize,
+    /// Least time between two texts that are sent on one connection, in nanoseconds.
+    pub text_spacing_ns: Nanos,
+    /// Least time between two connections to the venue, in nanoseconds.
+    pub connect_spacing_ns: Nanos,
 }
 
 /// The default endpoints of a venue.
@@ -148,7 +183,14 @@ pub fn endpoints(venue: Venue) -> Endpoints {
         Venue::Sim | Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {
             binance::endpoints(venue)
         }
+        Venue::Coinbase => coinbase::endpoints(),
+        Venue::CoinbaseAdvanced => coinbase_advanced::endpoints(),
         Venue::Kraken => kraken::endpoints(),
+        Venue::KrakenV1 => kraken_v1::endpoints(),
+        Venue::Okx => okx::endpoints(),
+        Venue::BybitSpot | Venue::BybitLinear => bybit::endpoints(venue),
+        Venue::Deribit => deribit::endpoints(),
+        Venue::Bitfinex => bitfinex::endpoints(),
     }
 }
 
@@ -158,7 +200,14 @@ pub fn decoder(venue: Venue, subscription: Subscription) -> Box<dyn VenueDecoder
         Venue::Sim | Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {
             Box::new(binance::Decoder::new(venue, subscription))
         }
+        Venue::Coinbase => Box::new(coinbase::Decoder::new(subscription)),
+        Venue::CoinbaseAdvanced => Box::new(coinbase_advanced::Decoder::new(subscription)),
         Venue::Kraken => Box::new(kraken::Decoder::new(subscription)),
+        Venue::KrakenV1 => Box::new(kraken_v1::Decoder::new(subscription)),
+        Venue::Okx => Box::new(okx::Decoder::new(subscription)),
+        Venue::BybitSpot | Venue::BybitLinear => Box::new(bybit::Decoder::new(venue, subscription)),
+        Venue::Deribit => Box::new(deribit::Decoder::new(subscription)),
+        Venue::Bitfinex => Box::new(bitfinex::Decoder::new(subscription)),
     }
 }
 
@@ -172,7 +221,14 @@ pub fn listings(venue: Venue, body: &[u8]) -> Result<Vec<Listing>, Malformed> {
         Venue::Sim | Venue::BinanceSpot | Venue::BinanceUsdm | Venue::BinanceCoinm => {
             binance::listings(body)
         }
+        Venue::Coinbase => coinbase::listings(body),
+        Venue::CoinbaseAdvanced => coinbase_advanced::listings(body),
         Venue::Kraken => kraken::listings(body),
+        Venue::KrakenV1 => kraken_v1::listings(body),
+        Venue::Okx => okx::listings(body),
+        Venue::BybitSpot | Venue::BybitLinear => bybit::listings(body),
+        Venue::Deribit => deribit::listings(body),
+        Venue::Bitfinex => bitfinex::listings(body),
     }
 }
 

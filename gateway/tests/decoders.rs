@@ -33,9 +33,7 @@ impl Counts {
                 MarketEvent::Bbo(_) => &mut self.bbos,
                 MarketEvent::Trades(_) => &mut self.trades,
                 MarketEvent::Subscribed { .. } => &mut self.subscribed,
-                MarketEvent::Refused { .. } | MarketEvent::Reply(_) | MarketEvent::Shutdown => {
-                    &mut self.others
-                }
+                _ => &mut self.others,
             } += 1;
         }
     }

@@ -105,8 +105,24 @@ named! {
         BinanceUsdm = "binance-usdm",
         /// Binance COIN-M futures.
         BinanceCoinm = "binance-coinm",
+        /// Coinbase Exchange.
+        Coinbase = "coinbase",
+        /// Coinbase Advanced Trade.
+        CoinbaseAdvanced = "coinbase-advanced",
         /// Kraken, WebSocket version 2.
         Kraken = "kraken",
+        /// Kraken, WebSocket version 1.
+        KrakenV1 = "kraken-v1",
+        /// OKX, version 5.
+        Okx = "okx",
+        /// Bybit spot, version 5.
+        BybitSpot = "bybit-spot",
+        /// Bybit linear contracts, version 5.
+        BybitLinear = "bybit-linear",
+        /// Deribit.
+        Deribit = "deribit",
+        /// Bitfinex, version 2.
+        Bitfinex = "bitfinex",
     }
 }
 
@@ -194,6 +210,19 @@ named! {
         FeedRestarted = "feed_restarted",
         /// The venue refused the subscription.
         Refused = "refused",
+        /// The venue halted trading.
+        Halted = "halted",
+        /// The venue resumed trading.
+        Resumed = "resumed",
+        /// The venue no longer lists the instrument.
+        Delisted = "delisted",
+        /// The venue's heartbeat of this instrument is overdue.
+        HeartbeatMissing = "heartbeat_missing",
+        /// The venue's heartbeat names a trade that never came.
+        TradesMissing = "trades_missing",
+        /// The venue's checksum was wrong again and again over images of its own, and is no longer
+        /// asked.
+        ChecksumOff = "checksum_off",
     }
 }
 
@@ -237,6 +266,8 @@ pub struct Listing {
     pub tick: Decimal,
     /// Smallest step of a quantity.
     pub lot: Decimal,
+    /// Whether it trades.
+    pub trading: Trading,
 }
 
 impl Listing {
@@ -244,6 +275,18 @@ impl Listing {
     pub const fn scales(&self) -> Scales {
         Scales { px: self.tick.scale, qty: self.lot.scale }
     }
+}
+
+/// Whether an instrument trades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trading {
+    /// It does.
+    #[default]
+    Open,
+    /// The venue has halted it for now.
+    Halted,
+    /// It is delisted, expired or settled.
+    Ended,
 }
 
 /// The venue's identification of a trade.
@@ -304,6 +347,8 @@ pub struct TradePrint {
     pub aggressor: Aggressor,
     /// The venue's id.
     pub id: TradeId,
+    /// The venue's number of the trade among those of its instrument, where it has one.
+    pub number: Option<u64>,
 }
 
 /// What one venue message says, in the order in which it says it. Reused from message to message:
@@ -352,6 +397,23 @@ pub enum MarketEvent {
     },
     /// The venue asks for an answer: send this text.
     Reply(String),
+    /// The venue numbers the messages of this connection one by one, and this is the number of the
+    /// message that the events after it belong to. It comes first in a batch.
+    Numbered(u64),
+    /// The venue's sign of life for one instrument.
+    Heartbeat {
+        /// Which instrument.
+        instrument: InstrumentId,
+        /// The [`TradePrint::number`] of the newest trade that there was, when the venue says.
+        newest_trade: Option<u64>,
+    },
+    /// The venue began, halted or ended trading.
+    Trading {
+        /// Of which instrument; `None` = of everything on this connection.
+        instrument: Option<InstrumentId>,
+        /// What it is now.
+        trading: Trading,
+    },
     /// The venue will close this connection soon.
     Shutdown,
 }
@@ -414,6 +476,17 @@ pub struct TradesEvent {
     pub instrument: InstrumentId,
     /// The trades in [`EventBatch::trades`].
     pub trades: Range<usize>,
-    /// The venue's trade ids rise by exactly one, so that a hole proves a loss.
-    pub consecutive_ids: bool,
+    /// What [`TradePrint::number`] is worth.
+    pub numbering: TradeNumbering,
+}
+
+/// What the venue's numbers of trades are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TradeNumbering {
+    /// They rise by exactly one, so that a hole proves a loss.
+    Consecutive,
+    /// They rise, with holes: only a repetition can be told.
+    Rising,
+    /// There are none.
+    None,
 }

@@ -9,7 +9,7 @@ use tickfan_core::book::Book;
 use tickfan_core::decimal::{Decimal, DecimalError, SCALE_MAX};
 use tickfan_core::market::{
     BboEvent, BookEvent, BookKind, Channel, EventBatch, Level, LevelChange, Nanos, Px, Qty, Scales,
-    Side, State, Trade, TradeId, TradesEvent, Why,
+    Side, State, Trade, TradeNumbering, TradesEvent, Why,
 };
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Snapshot};
@@ -544,7 +544,11 @@ impl InstrumentFeed {
                 .collect()
         };
         match (top(Side::Bid), top(Side::Ask)) {
-            (Some(bids), Some(asks)) if (checksum.compute)(&bids, &asks) == expected => Ok(()),
+            (Some(bids), Some(asks))
+                if (checksum.compute)(&bids, &asks, self.digits) == expected =>
+            {
+                Ok(())
+            }
             _ => Err(Why::ChecksumMismatch),
         }
     }
@@ -742,7 +746,7 @@ impl InstrumentFeed {
                 self.lose(Channel::Trades, why, now, context);
                 continue;
             }
-            if let (true, TradeId::Number(id)) = (event.consecutive_ids, &print.id) {
+            if let (TradeNumbering::Consecutive, Some(id)) = (event.numbering, &print.number) {
                 match self.newest_trade_id {
                     Some(newest) if *id <= newest => {
                         context.stats.trades_repeated.inc();

@@ -15,7 +15,8 @@ use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
 use tickfan_core::decimal::{Decimal, DecimalError, fraction_digits};
 use tickfan_core::market::{
     Aggressor, BboEvent, BookEvent, BookKind, Channel, Continuity, EventBatch, InstrumentId,
-    LevelChange, Listing, MarketEvent, Nanos, TradeId, TradePrint, TradesEvent, Venue,
+    LevelChange, Listing, MarketEvent, Nanos, TradeId, TradeNumbering, TradePrint, TradesEvent,
+    Trading, Venue,
 };
 
 use super::{
@@ -68,6 +69,10 @@ const SPOT: Market = Market {
         images_per_minute: 12,
         // 1,024 streams on a connection, three an instrument.
         instruments_per_connection: 340,
+        // Five messages a second, pongs among them.
+        text_spacing_ns: SECOND_NS / 4,
+        // 300 connections in five minutes from one address.
+        connect_spacing_ns: SECOND_NS,
     },
     depth_path: "/api/v3/depth",
     depth_limit_max: 5000,
@@ -85,7 +90,7 @@ const USDM: Market = Market {
         instruments_path: Some("/fapi/v1/exchangeInfo"),
         // 2,400 of request weight a minute, 20 for the deepest image.
         images_per_minute: 60,
-        instruments_per_connection: 340,
+        ..SPOT.endpoints
     },
     depth_path: "/fapi/v1/depth",
     depth_limit_max: 1000,
@@ -629,11 +634,12 @@ fn read_trade(
         qty: decimal(fields.qty, "q")?,
         aggressor,
         id: TradeId::Number(id),
+        number: Some(id),
     });
     out.events.push(MarketEvent::Trades(TradesEvent {
         instrument,
         trades: start..out.trades.len(),
-        consecutive_ids: true,
+        numbering: TradeNumbering::Consecutive,
     }));
     Ok(())
 }
@@ -755,6 +761,7 @@ impl SymbolInfo {
             kind: kind.into(),
             tick: step("PRICE_FILTER", |f| f.tick_size.as_ref())?,
             lot: step("LOT_SIZE", |f| f.step_size.as_ref())?,
+            trading: Trading::Open,
         })
     }
 }
@@ -864,8 +871,10 @@ mod tests {
             qty: decimal("100"),
             aggressor: Aggressor::Sell,
             id: TradeId::Number(12345),
+            number: Some(12345),
         };
-        let event = TradesEvent { instrument: BTC, trades: 0..1, consecutive_ids: true };
+        let event =
+            TradesEvent { instrument: BTC, trades: 0..1, numbering: TradeNumbering::Consecutive };
         let out = decoded(Venue::BinanceSpot, TRADE);
         assert_eq!(out.events, [MarketEvent::Trades(event.clone())]);
         assert_eq!(out.trades[0], print);
@@ -873,7 +882,12 @@ mod tests {
         let aggregate = r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":2,"a":77,"s":"BTCUSDT","p":"0.001","q":"100","f":12,"l":19,"T":1672515782135,"m":false}}"#;
         let out = decoded(Venue::BinanceUsdm, aggregate);
         assert_eq!(out.events, [MarketEvent::Trades(event)]);
-        let buy = TradePrint { aggressor: Aggressor::Buy, id: TradeId::Number(77), ..print };
+        let buy = TradePrint {
+            aggressor: Aggressor::Buy,
+            id: TradeId::Number(77),
+            number: Some(77),
+            ..print
+        };
         assert_eq!(out.trades, [buy]);
     }
 

@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 use tickfan_core::decimal::{Decimal, fraction_digits};
 use tickfan_core::market::{
     Aggressor, BookEvent, BookKind, Channel, EventBatch, InstrumentId, LevelChange, Listing,
-    MarketEvent, Nanos, TradeId, TradePrint, TradesEvent,
+    MarketEvent, Nanos, Scales, TradeId, TradeNumbering, TradePrint, TradesEvent,
 };
 
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder,
-    quoted_after,
+    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Mantissas, Resync, Subscription,
+    VenueDecoder, quoted_after,
 };
 
 /// "Depth: possible values [10, 25, 100, 500, 1000]."
@@ -54,6 +54,9 @@ pub const fn endpoints() -> Endpoints {
         images_per_minute: 0,
         // No limit is documented; an image of full depth is 100 KB, and all come at once.
         instruments_per_connection: 200,
+        text_spacing_ns: SECOND_NS / 4,
+        // 150 connections in ten minutes from one address.
+        connect_spacing_ns: 4 * SECOND_NS,
     }
 }
 
@@ -366,6 +369,7 @@ fn read_trade(
         qty: measured(entry.qty.ok_or(Malformed::Field("qty"))?, "qty", &mut 0)?,
         aggressor,
         id: TradeId::Number(integer(entry.trade_id, "trade_id")?),
+        number: None,
     });
     // Neighbouring trades of one instrument are one event.
     match out.events.last_mut() {
@@ -377,7 +381,7 @@ fn read_trade(
         _ => out.events.push(MarketEvent::Trades(TradesEvent {
             instrument,
             trades: start..out.trades.len(),
-            consecutive_ids: false,
+            numbering: TradeNumbering::None,
         })),
     }
     Ok(())
@@ -487,7 +491,7 @@ fn digits(text: &[u8]) -> Option<u64> {
 /// The venue's checksum: the top ten asks from low to high, then bids from high to low, each as
 /// price and quantity "with the decimal point and all leading zeros removed". At a fixed scale that
 /// text is the integer mantissa.
-fn checksum(bids: &[(i64, i64)], asks: &[(i64, i64)]) -> u32 {
+fn checksum(bids: &[Mantissas], asks: &[Mantissas], _digits: Scales) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     let top = asks.iter().take(CHECKSUM_LEVELS).chain(bids.iter().take(CHECKSUM_LEVELS));
     for mantissa in top.flat_map(|(px, qty)| [px, qty]) {
@@ -616,7 +620,7 @@ mod tests {
             format!(r#"{{"channel":"trade","type":"update","data":[{entry},{sell},{other}]}}"#);
         let out = decoded(&message);
         let event = |instrument, trades| {
-            MarketEvent::Trades(TradesEvent { instrument, trades, consecutive_ids: false })
+            MarketEvent::Trades(TradesEvent { instrument, trades, numbering: TradeNumbering::None })
         };
         assert_eq!(out.events, [event(BTC, 0..2), event(ETH, 2..3)]);
         let print = TradePrint {
@@ -625,6 +629,7 @@ mod tests {
             qty: decimal("0.00027625"),
             aggressor: Aggressor::Buy,
             id: TradeId::Number(10_218_208),
+            number: None,
         };
         assert_eq!(out.trades[0], print);
         assert_eq!(out.trades[1].aggressor, Aggressor::Sell);
@@ -786,9 +791,12 @@ mod tests {
             (452_766, 15_445_238),
             (452_000, 1),
         ];
-        assert_eq!(checksum(&bids, &asks), 3_310_070_434);
-        assert_eq!(checksum(&[], &[(12, 34)]), crc32fast::hash(b"1234"));
-        assert_eq!(checksum(&[(i64::MIN, 0)], &[]), crc32fast::hash(b"9223372036854775808"));
+        assert_eq!(checksum(&bids, &asks, Scales::default()), 3_310_070_434);
+        assert_eq!(checksum(&[], &[(12, 34)], Scales::default()), crc32fast::hash(b"1234"));
+        assert_eq!(
+            checksum(&[(i64::MIN, 0)], &[], Scales::default()),
+            crc32fast::hash(b"9223372036854775808")
+        );
     }
 
     #[test]
