@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use feed_sim::recording::{Kind, Line};
-use tickfan::venue::{Resync, Subscription, TradeStream, VenueDecoder, decoder};
+use tickfan::venue::{LargeImage, Resync, Subscription, TradeStream, VenueDecoder, decoder};
 use tickfan_core::market::{BookKind, EventBatch, InstrumentId, MarketEvent, Venue};
 
 #[path = "common/recording.rs"]
@@ -134,4 +134,47 @@ fn the_kraken_recording_decodes_whole() {
         Counts { images: 10, deltas: 4269, trades, subscribed: 20, ..Counts::default() }
     );
     assert_eq!(decoder.resync(InstrumentId(0), true), Resync::Send(Vec::new()));
+}
+
+#[test]
+fn the_coinbase_exchange_recording_decodes_to_the_counts_of_its_manifest() {
+    let Some(folder) = recording::folder() else { return };
+    let name = "coinbase-exchange-10sym-20210417";
+    let symbols = [
+        "SKL-USD", "SKL-BTC", "SKL-GBP", "BAND-GBP", "BAND-BTC", "NMR-EUR", "YFI-BTC", "DASH-BTC",
+        "NU-GBP", "CRV-EUR",
+    ];
+    let (counts, _) = replay(&folder, name, Venue::Coinbase, &symbols, TradeStream::Trade);
+    // Each of three acknowledgements tells all that is subscribed to by then: three times the ten
+    // books, once the ten trade streams.
+    let expected =
+        Counts { images: 10, deltas: 6358, trades: 36, subscribed: 40, ..Counts::default() };
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn the_coinbase_advanced_recording_decodes_to_the_counts_of_its_manifest() {
+    let Some(folder) = recording::folder() else { return };
+    let name = "coinbase-advanced-2sym-20260809";
+    let symbols = ["BTC-USD", "ETH-USD"];
+    let (counts, decoder) =
+        replay(&folder, name, Venue::CoinbaseAdvanced, &symbols, TradeStream::Trade);
+    // Two of the 43 messages of trades are history. Each of the 667 messages has its number.
+    let expected = Counts {
+        images: 2,
+        deltas: 492,
+        trades: 41,
+        subscribed: 14,
+        others: 667,
+        ..Counts::default()
+    };
+    assert_eq!(counts, expected);
+
+    let large: Vec<(u64, LargeImage)> = recording::open(&folder, name)
+        .lines
+        .iter()
+        .filter_map(|line| Some((line.number, decoder.large_image(&line.payload)?)))
+        .collect();
+    let image = |id, number| LargeImage { instrument: InstrumentId(id), number: Some(number) };
+    assert_eq!(large, [(20, image(0, 13)), (28, image(1, 21))]);
 }
