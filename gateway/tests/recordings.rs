@@ -57,6 +57,13 @@ fn crc_top20(snapshot: &Snapshot) -> u32 {
     crc32fast::hash(&out)
 }
 
+/// The way on which an image comes.
+#[derive(Clone, Copy)]
+enum Way {
+    Rest,
+    Stream,
+}
+
 struct Run {
     feed: Feed,
     entries: Vec<Arc<Entry>>,
@@ -106,22 +113,27 @@ impl Run {
         self.feed.on_image(id, Some(image), now);
     }
 
-    /// Whatever the feed has asked for to get the book of `symbol` anew, and of nothing else.
-    fn asks_for(&mut self, symbol: &str, now: u64) -> bool {
+    /// How the feed has asked for the book of `symbol` anew, if it has, and for nothing else.
+    fn asks_for(&mut self, symbol: &str, now: u64) -> Option<Way> {
         self.feed.on_time(now);
         let mut requests = self.feed.take_requests();
         let keepalive = self.feed.decoder().keepalive().map(|(text, _)| Request::Send(text));
         requests.retain(|request| Some(request) != keepalive.as_ref());
+        let mut way = None;
         for request in &requests {
-            match request {
+            way = Some(match request {
                 Request::Image { path, .. } => {
                     assert!(path.contains(&format!("symbol={symbol}&")), "{symbol}: {path}");
+                    Way::Rest
                 }
-                Request::Send(text) => assert!(text.contains(symbol), "{symbol}: {text}"),
+                Request::Send(text) => {
+                    assert!(text.contains(symbol), "{symbol}: {text}");
+                    Way::Stream
+                }
                 Request::Reconnect => panic!("{symbol}: a reconnect"),
-            }
+            });
         }
-        !requests.is_empty()
+        way
     }
 }
 
@@ -177,7 +189,7 @@ const IMAGE_TAKES_LINES: u64 = 5;
 
 /// The whole book as its venue would send it.
 fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
-    let levels = |side, [begin, middle, end]: [&str; 3]| {
+    let levels = |side, [begin, middle, end]: [&str; 3]| -> String {
         let texts: Vec<String> = book
             .levels(side)
             .take(DEPTH as usize)
@@ -185,22 +197,28 @@ fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
             .collect();
         texts.join(",")
     };
-    if venue == Venue::Kraken {
-        let levels = |side| levels(side, ["{\"price\":", ",\"qty\":", "}"]);
-        return format!(
-            r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{}],"asks":[{}],"checksum":{}}}]}}"#,
-            levels(Side::Bid),
-            levels(Side::Ask),
-            kraken_checksum(book)
-        );
+    let sides = |level: [&str; 3]| [levels(Side::Bid, level), levels(Side::Ask, level)];
+    match venue {
+        Venue::Kraken => {
+            let [bids, asks] = sides(["{\"price\":", ",\"qty\":", "}"]);
+            format!(
+                r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{bids}],"asks":[{asks}],"checksum":{}}}]}}"#,
+                kraken_checksum(book)
+            )
+        }
+        Venue::Deribit => {
+            let [bids, asks] = sides(["[\"new\",", ",", "]"]);
+            format!(
+                r#"{{"method":"subscription","params":{{"channel":"book.{symbol}.raw","data":{{"type":"snapshot","timestamp":0,"change_id":{},"bids":[{bids}],"asks":[{asks}]}}}}}}"#,
+                book.id().unwrap()
+            )
+        }
+        _ => {
+            let [bids, asks] = sides(["[\"", "\",\"", "\"]"]);
+            let id = book.id().unwrap();
+            format!(r#"{{"lastUpdateId":{id},"bids":[{bids}],"asks":[{asks}]}}"#)
+        }
     }
-    let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
-    format!(
-        r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
-        book.id().unwrap(),
-        levels(Side::Bid),
-        levels(Side::Ask)
-    )
 }
 
 /// As Kraken documents it: the ten best asks, then bids, without points and leading zeros.
@@ -223,7 +241,7 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
     let mut truth = Truth::new(recording.dialect);
     let entries = run.entries.clone();
     let mut began_live: HashMap<Arc<str>, u32> = HashMap::new();
-    let mut image_due_at = None;
+    let mut image_due = None;
     let mut is_repaired = false;
     for line in &recording.lines {
         truth.apply_line(line);
@@ -231,14 +249,14 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
         if number != fault.drop_line {
             run.line(line);
         }
-        if image_due_at.is_some_and(|due_at| number >= due_at) {
+        if let Some((_, way)) = image_due.take_if(|(due_at, _)| number >= *due_at) {
             let image = image_of(venue, &fault.symbol, truth.book(&fault.symbol).unwrap());
-            if venue == Venue::Kraken {
-                run.feed.on_message(&mut image.into_bytes(), line.recv_ns);
-            } else {
-                run.rest_image(&fault.symbol, &mut image.into_bytes(), line.recv_ns);
+            match way {
+                Way::Stream => run.feed.on_message(&mut image.into_bytes(), line.recv_ns),
+                Way::Rest => {
+                    run.rest_image(&fault.symbol, &mut image.into_bytes(), line.recv_ns);
+                }
             }
-            image_due_at = None;
             is_repaired = true;
         }
         let is_found = fault.first_detectable_at_line.is_some_and(|at| number >= at);
@@ -267,10 +285,9 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
             }
         }
         if number >= fault.drop_line {
-            let asks = run.asks_for(&fault.symbol, line.recv_ns);
-            assert!(!asks || is_found, "{lost}: nothing is known to be wrong at line {number}");
-            if asks {
-                image_due_at = Some(number + IMAGE_TAKES_LINES);
+            if let Some(way) = run.asks_for(&fault.symbol, line.recv_ns) {
+                assert!(is_found, "{lost}: nothing is known to be wrong at line {number}");
+                image_due = Some((number + IMAGE_TAKES_LINES, way));
             }
         } else {
             run.feed.take_requests();
@@ -319,4 +336,14 @@ fn binance_coinm_btcusd_perp() {
 #[test]
 fn kraken_ten_symbols() {
     check("kraken-v2-derived-10sym-20210417", 12);
+}
+
+#[test]
+fn deribit_ten_options() {
+    check("deribit-10opt-20210722", 5);
+}
+
+#[test]
+fn bitfinex_seven_symbols() {
+    check_states("bitfinex-7sym-20210417");
 }
