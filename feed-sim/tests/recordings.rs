@@ -175,7 +175,11 @@ impl Plain {
     }
 
     fn count(&mut self, number: u64) {
-        assert!(self.number.is_none_or(|last| number == last + 1), "{number} after {:?}", self.number);
+        assert!(
+            self.number.is_none_or(|last| number == last + 1),
+            "{number} after {:?}",
+            self.number
+        );
         self.number = Some(number);
     }
 }

@@ -339,14 +339,16 @@ fn coinbase_advanced_numbers_what_each_connection_gets_and_a_lost_line_leaves_a_
     let subscribe = r#"{"type":"subscribe","product_ids":["BTC-USD"],"channel":"level2"}"#;
     say(&mut socket, subscribe);
     let ack = hear(&mut socket);
-    assert!(ack.contains(r#""sequence_num":0,"events":[{"subscriptions":{"level2":["BTC-USD"]}}]"#));
+    assert!(
+        ack.contains(r#""sequence_num":0,"events":[{"subscriptions":{"level2":["BTC-USD"]}}]"#)
+    );
     say(&mut socket, r#"{"type":"subscribe","product_ids":[],"channel":"heartbeats"}"#);
     let ack = hear(&mut socket);
     assert!(ack.contains(r#""sequence_num":1,"#) && ack.contains(r#""heartbeats":["heartbeats"]"#));
     go(address);
     for (recorded, before, after) in [(0, 7, 2), (3, 10, 4), (4, 11, 5)] {
-        let renumbered = texts[recorded]
-            .replace(&format!(r#"_num":{before},"#), &format!(r#"_num":{after},"#));
+        let renumbered =
+            texts[recorded].replace(&format!(r#"_num":{before},"#), &format!(r#"_num":{after},"#));
         assert_eq!(hear(&mut socket), renumbered, "line 3 was number 3");
     }
     say(&mut socket, &subscribe.replace("subscribe", "unsubscribe"));
@@ -412,7 +414,8 @@ fn kraken_v1_has_numbers_of_channels_for_each_connection() {
         hear(&mut socket),
         r#"{"channelID":1,"channelName":"trade","event":"subscriptionStatus","pair":"XMR/USD","status":"subscribed","subscription":{"name":"trade"}}"#
     );
-    let book = r#"{"event":"subscribe","pair":["XMR/USD"],"subscription":{"name":"book","depth":1000}}"#;
+    let book =
+        r#"{"event":"subscribe","pair":["XMR/USD"],"subscription":{"name":"book","depth":1000}}"#;
     say(&mut socket, &book.replace("1000", "10"));
     assert!(hear(&mut socket).contains("depth not supported"));
     say(&mut socket, book);
@@ -474,7 +477,10 @@ fn requests_that_make_no_sense_are_refused_in_the_venue_s_words() {
             "/",
             &[
                 ("hello", r#"{"type":"error""#),
-                (r#"{"type":"subscribe","product_ids":["X"],"channels":["level2"]}"#, "not a valid"),
+                (
+                    r#"{"type":"subscribe","product_ids":["X"],"channels":["level2"]}"#,
+                    "not a valid",
+                ),
                 (
                     r#"{"type":"subscribe","product_ids":["A-B"],"channels":["level2_batch",{"name":"heartbeat","product_ids":["A-B"]}]}"#,
                     r#"{"type":"subscriptions","channels":[{"name":"heartbeat","product_ids":["A-B"]},{"name":"level2_batch","product_ids":["A-B"]}]}"#,

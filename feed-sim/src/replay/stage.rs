@@ -141,7 +141,8 @@ impl Stage {
                     .images
                     .get(symbol)
                     .is_some_and(|desk| desk.waiting.iter().any(|waiter| !waiter.is_closed()));
-                let must_be = is_paced_by_clients && self.clients.values().any(|c| c.session.has(&key));
+                let must_be =
+                    is_paced_by_clients && self.clients.values().any(|c| c.session.has(&key));
                 (must_be && !is_asked_for).then_some(Obstacle::Client)
             }
         }

@@ -16,7 +16,8 @@ use tickfan_core::market::Side;
 
 use crate::truth::TruthLevel;
 use crate::venue::{
-    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, is_gone, quoted,
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, is_gone,
+    quoted,
 };
 
 /// Where the list of instruments is; it is recorded of none.
@@ -213,7 +214,8 @@ impl Session {
         self.channels.insert(key, channel);
         let options = match call.channel.as_str() {
             "book" => {
-                let [prec, freq, len] = [&call.prec, &call.freq, &call.len].map(|text| quoted(text));
+                let [prec, freq, len] =
+                    [&call.prec, &call.freq, &call.len].map(|text| quoted(text));
                 format!(r#""prec":{prec},"freq":{freq},"len":{len},"#)
             }
             _ => String::new(),

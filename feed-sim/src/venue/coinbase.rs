@@ -49,8 +49,7 @@ impl super::Reader for Reader {
         let (channel, book) = match message.kind {
             "snapshot" => {
                 let (bids, asks) = (message.bids, message.asks);
-                let book =
-                    BookMessage { is_snapshot: true, bids, asks, ..BookMessage::default() };
+                let book = BookMessage { is_snapshot: true, bids, asks, ..BookMessage::default() };
                 ("level2", Some(book))
             }
             "l2update" => {

@@ -139,7 +139,8 @@ impl Session {
     }
 
     fn subscribe(&mut self, call: Call, moment: &Moment<'_>) -> Vec<String> {
-        let products = if call.channel == HEARTBEATS { vec![String::new()] } else { call.product_ids };
+        let products =
+            if call.channel == HEARTBEATS { vec![String::new()] } else { call.product_ids };
         let mut replies = Vec::new();
         for product in products {
             if !product.is_empty() && !moment.listed.has_symbol(&product) {
@@ -278,8 +279,7 @@ pub fn trade(print: &Print<'_>, number: u64) -> String {
 
 /// The sign of life of the connection, once a second to who asked for it; `counter` rises by one.
 pub fn heartbeat(counter: u64, number: u64, at_ns: u64) -> String {
-    let event =
-        format!(r#"{{"current_time":"{}","heartbeat_counter":{counter}}}"#, rfc3339(at_ns));
+    let event = format!(r#"{{"current_time":"{}","heartbeat_counter":{counter}}}"#, rfc3339(at_ns));
     message(HEARTBEATS, number, at_ns, &event)
 }
 

@@ -109,7 +109,12 @@ impl super::Reader for Reader {
                 ..BookMessage::default()
             };
             let key = key("book", &book.symbol);
-            return Some(Recorded { key, symbol: Some(book.symbol), book: Some(read), inner: None });
+            return Some(Recorded {
+                key,
+                symbol: Some(book.symbol),
+                book: Some(read),
+                inner: None,
+            });
         }
         let subjects: Option<Vec<Subject<'a>>> =
             message.data.and_then(|data| serde_json::from_str(data.get()).ok());

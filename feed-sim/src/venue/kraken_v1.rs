@@ -195,7 +195,8 @@ impl super::Session for Session {
     }
 
     fn hear(&mut self, text: &str, moment: &Moment<'_>) -> Vec<String> {
-        let malformed = || vec![r#"{"errorMessage":"Malformed request","event":"error"}"#.to_owned()];
+        let malformed =
+            || vec![r#"{"errorMessage":"Malformed request","event":"error"}"#.to_owned()];
         let Ok(call) = serde_json::from_str::<Call>(text) else { return malformed() };
         let reqid = call.reqid;
         let name = call.subscription.map(|wanted| match wanted.name.as_str() {

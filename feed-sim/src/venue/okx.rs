@@ -264,8 +264,7 @@ pub fn heartbeat() -> String {
 /// The venue's checksum: CRC-32 over the best levels of both sides, bid and ask in turn, price and
 /// quantity as sent, all joined by colons.
 pub fn checksum(book: &TruthBook) -> i32 {
-    let [bids, asks] =
-        [Side::Bid, Side::Ask].map(|side| best_levels(book, side, CHECKSUM_LEVELS));
+    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, CHECKSUM_LEVELS));
     let mut texts: Vec<&str> = Vec::new();
     for index in 0..CHECKSUM_LEVELS {
         for level in [bids.get(index), asks.get(index)].into_iter().flatten() {
