@@ -57,6 +57,13 @@ fn crc_top20(snapshot: &Snapshot) -> u32 {
     crc32fast::hash(&out)
 }
 
+/// The way on which an image comes.
+#[derive(Clone, Copy)]
+enum Way {
+    Rest,
+    Stream,
+}
+
 struct Run {
     feed: Feed,
     entries: Vec<Arc<Entry>>,
@@ -391,4 +398,14 @@ fn coinbase_exchange_ten_symbols() {
 #[test]
 fn coinbase_advanced_two_symbols() {
     check("coinbase-advanced-2sym-20260809", 3);
+}
+
+#[test]
+fn deribit_ten_options() {
+    check_states("deribit-10opt-20210722");
+}
+
+#[test]
+fn bitfinex_seven_symbols() {
+    check_states("bitfinex-7sym-20210417");
 }
