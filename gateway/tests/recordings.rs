@@ -194,6 +194,15 @@ fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
             kraken_checksum(book)
         );
     }
+    if venue == Venue::KrakenV1 {
+        // Every level of a snapshot has its time.
+        let levels = |side| levels(side, ["[\"", "\",\"", "\",\"1618678133.0\"]"]);
+        return format!(
+            r#"[0,{{"as":[{}],"bs":[{}]}},"book-1000","{symbol}"]"#,
+            levels(Side::Ask),
+            levels(Side::Bid)
+        );
+    }
     let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
     format!(
         r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
@@ -233,7 +242,7 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
         }
         if image_due_at.is_some_and(|due_at| number >= due_at) {
             let image = image_of(venue, &fault.symbol, truth.book(&fault.symbol).unwrap());
-            if venue == Venue::Kraken {
+            if matches!(venue, Venue::Kraken | Venue::KrakenV1) {
                 run.feed.on_message(&mut image.into_bytes(), line.recv_ns);
             } else {
                 run.rest_image(&fault.symbol, &mut image.into_bytes(), line.recv_ns);
@@ -317,6 +326,11 @@ fn binance_coinm_btcusd_perp() {
 }
 
 #[test]
-fn kraken_ten_symbols() {
+fn kraken_v1_ten_symbols() {
+    check("kraken-v1-10sym-20210417", 12);
+}
+
+#[test]
+fn kraken_v2_ten_symbols() {
     check("kraken-v2-derived-10sym-20210417", 12);
 }
