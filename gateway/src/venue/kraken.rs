@@ -493,6 +493,9 @@ fn te_ns(entry: &Entry<'_>) -> Result<Nanos, Malformed> {
     text.and_then(|text| nanos_of(text.as_bytes())).ok_or(Malformed::Field("timestamp"))
 }
 
+/// The checksum of both versions.
+pub(super) const CHECKSUM: Checksum = Checksum { levels: CHECKSUM_LEVELS, compute: checksum };
+
 /// The venue's checksum: the top ten asks from low to high, then bids from high to low, each as
 /// price and quantity "with the decimal point and all leading zeros removed". At a fixed scale that
 /// text is the integer mantissa.
@@ -796,10 +799,9 @@ mod tests {
             "NOSLASH":{"wsname":"NOSLASH","pair_decimals":8,"lot_decimals":8},
             "TOOFINE":{"wsname":"TOO/FINE","pair_decimals":19,"lot_decimals":8},
             "NOTICK":{"wsname":"NO/TICK","pair_decimals":1,"lot_decimals":8,"tick_size":"0"}}}"#;
-        for (venue, natives) in [
-            (Venue::KrakenV1, ["XBT/CHF", "XDG/XBT"]),
-            (Venue::Kraken, ["BTC/CHF", "DOGE/BTC"]),
-        ] {
+        for (venue, natives) in
+            [(Venue::KrakenV1, ["XBT/CHF", "XDG/XBT"]), (Venue::Kraken, ["BTC/CHF", "DOGE/BTC"])]
+        {
             let listings = listings(venue, body.as_bytes()).unwrap();
             assert_eq!(listings.iter().map(|l| &*l.native).collect::<Vec<_>>(), natives);
             let [first, second] = &listings[..] else { panic!("{listings:?}") };

@@ -19,9 +19,7 @@ use tickfan_core::market::{
 };
 
 use super::text::{each, measured};
-use super::{
-    Checksum, DecodeError, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder,
-};
+use super::{Checksum, DecodeError, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder};
 
 /// The depths that the venue offers.
 const DEPTHS: [u32; 5] = [10, 25, 100, 500, 1000];
@@ -127,6 +125,7 @@ impl VenueDecoder for Decoder {
         let Some((_, pair)) = known.filter(|_| !first) else {
             return Resync::Send(Vec::new());
         };
+        let pair: &str = pair;
         let unsubscribe = serde_json::json!({
             "event": "unsubscribe", "reqid": UNSUBSCRIBE_ID, "pair": [pair],
             "subscription": self.book(),
@@ -346,7 +345,7 @@ impl Decoder {
         let (bids, asks) = if is_image {
             (read_side(sides.image_bids, "bs")?, read_side(sides.image_asks, "as")?)
         } else {
-            let mut read_changed = |side: Option<&RawValue>, name| match side {
+            let mut read_changed = |side: Option<_>, name| match side {
                 Some(_) => read_side(side, name),
                 None => Ok(0..0),
             };
@@ -666,13 +665,17 @@ mod tests {
             (CHANGE.replace("2.50000000", ""), BOOK, number("volume", NoNumber)),
             (CHANGE.replace(r#""2.50000000""#, "2.5"), BOOK, field("b")),
             (CHANGE.replace("1618678133.365913", "-1.5"), BOOK, field("time")),
-            (CHANGE.replace(".365913", ".3659131234"), BOOK, number("time", TooFine)),
+            (CHANGE.replace("1618678133.365913", "1.0000000001"), BOOK, number("time", TooFine)),
             (CHANGE.replace("1618678133.365913", "99999999999"), BOOK, number("time", Overflow)),
             (CHANGE.replace(r#","1618678133.365913""#, ""), BOOK, field("b")),
             (IMAGE.replace(r#""bs""#, r#""xs""#), BOOK, field("bs")),
             (IMAGE.replace(r#""as""#, r#""xs""#), BOOK, field("as")),
             (BOTH.replace(r#""b""#, r#""a""#), BOOK, field("a")),
-            (BOTH.replace(r#"{"a":[["45285.2","0.50","1618678133.1"]]}"#, "5"), BOOK, field("book")),
+            (
+                BOTH.replace(r#"{"a":[["45285.2","0.50","1618678133.1"]]}"#, "5"),
+                BOOK,
+                field("book"),
+            ),
             (TRADES.replace(r#""s""#, r#""x""#), TRADE, field("side")),
             (TRADES.replace(r#""trade""#, r#"{},"trade""#), TRADE, field("trade")),
             (TRADES.replace(r#"[["354"#, r#"["",["354"#), TRADE, field("trade")),
