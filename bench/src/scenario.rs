@@ -52,7 +52,7 @@
 //! | `subscribers` | `case=loop` `budget_ms` | `sends_per_s` of a bare loop over as many sockets; `clients` = those × the budget | `loop` |
 //! | `subscribers` | `case=cost` `budget_ms=100` `feed_x=1\|10\|100` | `server_cpu_cores` of the same clients at each rate of the feed | `tickfan` |
 //! | `end-to-end` | `budget_ms=20` | `venue_p50_us` `venue_p99_us` (intended → venue bytes in), `gateway_p50_us` `gateway_p99_us` (→ send begun), `wire_p50_us` `wire_p99_us` (→ received); histograms `venue` `gateway` `wire` | `tickfan` |
-//! | `ingest` | `recording` | `decode_ns`, `book_ns`, `snapshot_ns` a message; `messages_per_s` of all stages | `tickfan` |
+//! | `ingest` | `recording` | `decode_ns`, `book_ns`, `snapshot_ns` a message (`tickfan` only); `messages_per_s` of all stages; from bytes to what readers see, the median of `bbo_ns` `trade_ns` `trades_ns` (a message of several) and `depth_1_ns` `depth_2_ns` `depth_6_ns` `depth_16_ns` `depth_26_ns` `depth_101_ns` (so many changes, or more up to the next) | `tickfan`; `naive`: here `serde_json::Value` into `BTreeMap`s, the best 20 levels cloned after each message of a book |
 //! | `bytes` | `form=delta\|image` `encoding=json\|binary` `depth=20` | `bytes_per_change` | `tickfan` |
 //!
 //! A row with one value of each of its parameters and one peer is a [`Case`]; [`Bench::run`] gives one
@@ -105,7 +105,8 @@ pub(crate) enum Scenario {
 }
 
 /// The names of all figures, as in the tables above.
-pub(crate) const FIGURES: [&str; 55] = [
+pub(crate) const FIGURES: [&str; 64] = [
+    "bbo_ns",
     "book_ns",
     "bytes_per_change",
     "bytes_per_s",
@@ -117,6 +118,12 @@ pub(crate) const FIGURES: [&str; 55] = [
     "decode_ns",
     "deliveries_per_cpu_s",
     "deliveries_per_s",
+    "depth_101_ns",
+    "depth_16_ns",
+    "depth_1_ns",
+    "depth_26_ns",
+    "depth_2_ns",
+    "depth_6_ns",
     "feed_per_s",
     "first_age_ms",
     "first_p50_ms",
@@ -151,6 +158,8 @@ pub(crate) const FIGURES: [&str; 55] = [
     "silence_before_ms",
     "slow_p99_us",
     "snapshot_ns",
+    "trade_ns",
+    "trades_ns",
     "trials",
     "updates_per_read",
     "updates_per_s",
@@ -324,8 +333,11 @@ pub(crate) fn cases(scenario: Scenario, peers: &[Name], options: &LoadOptions) -
             gateway.iter().for_each(|peer| add(*peer, &usual, 10));
         }
         Scenario::Ingest => {
+            let takes_in = |peer: &&Option<Name>| matches!(peer, Some(Name::Tickfan | Name::Naive));
             for recording in ingest::RECORDINGS {
-                gateway.iter().for_each(|peer| add(*peer, &[("recording", recording.name)], 5));
+                for peer in peers.iter().filter(takes_in) {
+                    add(*peer, &[("recording", recording)], 2);
+                }
             }
         }
     }
@@ -388,7 +400,9 @@ impl Bench {
             (Scenario::Subscribers, _) => self.subscribers(case, &mut run)?,
             (Scenario::EndToEnd, Some(peer)) => self.end_to_end(peer, case, &mut run)?,
             (Scenario::Bytes, Some(peer)) => self.bytes(peer, case, &mut run)?,
-            (Scenario::Ingest, Some(_)) => ingest::run(text(case, "recording")?, &mut run)?,
+            (Scenario::Ingest, Some(peer)) => {
+                ingest::run(peer, text(case, "recording")?, &mut run)?;
+            }
             (scenario, None) => bail!("{} has no bare loop", name_of(&scenario)),
         }
         Ok(run)

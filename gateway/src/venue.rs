@@ -186,8 +186,7 @@ pub fn endpoints(venue: Venue) -> Endpoints {
         }
         Venue::Coinbase => coinbase::endpoints(),
         Venue::CoinbaseAdvanced => coinbase_advanced::endpoints(),
-        Venue::Kraken => kraken::endpoints(),
-        Venue::KrakenV1 => kraken_v1::endpoints(),
+        Venue::Kraken | Venue::KrakenV1 => kraken::endpoints(),
         Venue::Okx => okx::endpoints(),
         Venue::BybitSpot | Venue::BybitLinear => bybit::endpoints(venue),
         Venue::Deribit => deribit::endpoints(),
@@ -204,7 +203,7 @@ pub fn decoder(venue: Venue, subscription: Subscription) -> Box<dyn VenueDecoder
         Venue::Coinbase => Box::new(coinbase::Decoder::new(subscription)),
         Venue::CoinbaseAdvanced => Box::new(coinbase_advanced::Decoder::new(subscription)),
         Venue::Kraken => Box::new(kraken::Decoder::new(subscription)),
-        Venue::KrakenV1 => Box::new(kraken_v1::Decoder::new(subscription)),
+        Venue::KrakenV1 => Box::new(kraken_v1::Decoder::new(subscription, kraken::CHECKSUM)),
         Venue::Okx => Box::new(okx::Decoder::new(subscription)),
         Venue::BybitSpot | Venue::BybitLinear => Box::new(bybit::Decoder::new(venue, subscription)),
         Venue::Deribit => Box::new(deribit::Decoder::new(subscription)),
@@ -224,8 +223,7 @@ pub fn listings(venue: Venue, body: &[u8]) -> Result<Vec<Listing>, Malformed> {
         }
         Venue::Coinbase => coinbase::listings(body),
         Venue::CoinbaseAdvanced => coinbase_advanced::listings(body),
-        Venue::Kraken => kraken::listings(body),
-        Venue::KrakenV1 => kraken_v1::listings(body),
+        Venue::Kraken | Venue::KrakenV1 => kraken::listings(venue, body),
         Venue::Okx => okx::listings(body),
         Venue::BybitSpot | Venue::BybitLinear => bybit::listings(body),
         Venue::Deribit => deribit::listings(body),

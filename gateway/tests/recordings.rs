@@ -386,7 +386,12 @@ fn binance_coinm_btcusd_perp() {
 }
 
 #[test]
-fn kraken_ten_symbols() {
+fn kraken_v1_ten_symbols() {
+    check("kraken-v1-10sym-20210417", 12);
+}
+
+#[test]
+fn kraken_v2_ten_symbols() {
     check("kraken-v2-derived-10sym-20210417", 12);
 }
 

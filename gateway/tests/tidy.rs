@@ -60,10 +60,11 @@ const CORE_ORDER: [&str; 8] =
 const CORE_CRATES: [&str; 4] = ["arc-swap", "serde", "serde_json", "thiserror"];
 
 /// Which of our packages each of them may depend on.
-const OUR_PACKAGES: [(&str, &[&str]); 4] = [
+const OUR_PACKAGES: [(&str, &[&str]); 5] = [
     ("tickfan-core", &[]),
     ("feed-sim", &["tickfan-core"]),
     ("tickfan", &["tickfan-core", "feed-sim"]),
+    ("tickfan-fuzz", &["tickfan-core", "tickfan"]),
     ("bench", &["tickfan-core", "feed-sim", "tickfan"]),
 ];
 

@@ -482,6 +482,7 @@ fn expect_kraken_resync(session: &mut Session) {
 fn at_kraken_what_does_not_add_up_is_subscribed_to_anew() {
     let venue = ScriptedVenue::open();
     let running = gateway::start(&venue.feed("kraken", &KRAKEN));
+    venue.request().answer("404 Not Found", "", NOT_FOUND);
     let mut session = venue.session();
     for channel in ["book", "trade"] {
         assert_eq!(hear_kraken(&mut session)["params"]["channel"], channel);
@@ -535,6 +536,7 @@ fn at_kraken_what_does_not_add_up_is_subscribed_to_anew() {
 fn a_symbol_that_the_venue_refuses_is_closed_and_stays_so() {
     let venue = ScriptedVenue::open();
     let running = gateway::start(&venue.feed("kraken", &KRAKEN));
+    venue.request().answer("404 Not Found", "", NOT_FOUND);
     let mut session = venue.session();
     let request: Value = serde_json::from_str(&session.hear()).unwrap();
     session.say(

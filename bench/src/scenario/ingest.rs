@@ -1,90 +1,96 @@
-//! What a venue message costs before anybody subscribes: decoded, applied to the book, published.
+//! What a venue message costs before anybody subscribes: decoded, applied to the book, published; and
+//! what it costs a naive program.
 //!
-//! A recording is taken in on one thread without sockets, three times over, each time one stage
-//! further; the differences are what the stages cost.
+//! A recording is taken in on one thread without sockets. Ours is measured three times over, each time
+//! one stage further; the differences are what the stages cost. Then both are measured message by
+//! message, from its bytes to what readers see.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod naive;
+mod recorded;
 
-use anyhow::{Context, Result};
-use feed_sim::recording::{Kind, Recording};
-use tickfan::feed::{Feed, FeedOptions};
-use tickfan::stats::Stats;
-use tickfan::venue::{self, Subscription, TradeStream};
-use tickfan_core::market::{EventBatch, InstrumentId, Nanos, Venue};
-use tickfan_core::snapshot::Registry;
+use std::collections::BTreeMap;
+
+use anyhow::Result;
 
 use crate::clock;
+use crate::peer::Name;
 use crate::report::Run;
+use naive::Naive;
+pub(super) use recorded::RECORDINGS;
+use recorded::{BUCKETS, Input, Recorded, Size};
 
-/// A recording of one venue.
-pub(super) struct Recorded {
-    pub(super) name: &'static str,
-    venue: Venue,
-    symbols: &'static [&'static str],
-    trades: Option<TradeStream>,
-}
-
-/// Those that there are.
-pub(super) const RECORDINGS: &[Recorded] = &[
-    Recorded {
-        name: "binance-usdm-btcusdt-20240808",
-        venue: Venue::BinanceUsdm,
-        symbols: &["BTCUSDT"],
-        trades: Some(TradeStream::Trade),
-    },
-    Recorded {
-        name: "binance-spot-btcusdt-20240808",
-        venue: Venue::BinanceSpot,
-        symbols: &["BTCUSDT"],
-        trades: Some(TradeStream::Trade),
-    },
-];
-
-const DEPTH: u32 = 1_000;
-
-/// How often each stage is measured; the quickest counts, as the others were disturbed.
+/// How often everything is measured; the quickest counts, as the others were disturbed.
 const REPEATS: usize = 3;
 
-#[derive(Clone)]
-enum Input {
-    Message(Vec<u8>, Nanos),
-    Image(Vec<u8>, Nanos),
-}
+/// From fewer messages of a kind nothing is told of it.
+const MESSAGES_MIN: usize = 20;
 
-/// Measures a recording by its name.
+/// Measures a peer with a recording by its name: our feed or the naive rival.
 ///
 /// # Errors
-/// When there is no such recording.
-pub(super) fn run(name: &str, run: &mut Run) -> Result<()> {
-    let recorded = RECORDINGS.iter().find(|recorded| recorded.name == name);
-    let recorded = recorded.with_context(|| format!("no recording {name}"))?;
-    let folder = std::env::var_os("TICKFAN_RECORDINGS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let path = folder.join(format!("{name}.tsv.zst"));
-    let Ok(recording) = Recording::open(&path) else {
+/// When the recording cannot be read.
+pub(super) fn run(peer: Name, name: &str, run: &mut Run) -> Result<()> {
+    let Some(recorded) = Recorded::open(name)? else {
         run.remarks.push("skipped: no recording; TICKFAN_RECORDINGS says where they are".into());
         return Ok(());
     };
-    let inputs: Vec<Input> = recording
-        .lines
-        .iter()
-        .filter_map(|line| match line.kind {
-            Kind::Recv => Some(Input::Message(line.payload.to_vec(), line.recv_ns)),
-            Kind::Rest => Some(Input::Image(line.payload.to_vec(), line.recv_ns)),
-            Kind::Open | Kind::Send => None,
+    let mut put = |figure: &str, value: f64| run.figures.insert(figure.to_owned(), value);
+    let all_ns = if peer == Name::Tickfan {
+        let decode_ns = quickest(&recorded.inputs, |inputs| {
+            recorded.decode(inputs);
+        });
+        let book_ns = quickest(&recorded.inputs, |inputs| take_in(&recorded, inputs, false));
+        let all_ns = quickest(&recorded.inputs, |inputs| take_in(&recorded, inputs, true));
+        put("decode_ns", decode_ns);
+        put("book_ns", (book_ns - decode_ns).max(0.0));
+        put("snapshot_ns", (all_ns - book_ns).max(0.0));
+        all_ns
+    } else {
+        quickest(&recorded.inputs, |inputs| {
+            let mut naive = Naive::new(&recorded);
+            inputs.iter().for_each(|input| naive.take(input));
         })
-        .collect();
-    let decode_ns = quickest(&inputs, |inputs| decode(recorded, inputs));
-    let book_ns = quickest(&inputs, |inputs| take_in(recorded, inputs, false));
-    let all_ns = quickest(&inputs, |inputs| take_in(recorded, inputs, true));
-    run.figures.insert("decode_ns".to_owned(), decode_ns);
-    run.figures.insert("book_ns".to_owned(), (book_ns - decode_ns).max(0.0));
-    run.figures.insert("snapshot_ns".to_owned(), (all_ns - book_ns).max(0.0));
-    run.figures.insert("messages_per_s".to_owned(), 1e9 / all_ns);
+    };
+    put("messages_per_s", 1e9 / all_ns);
+    let sizes = recorded.sizes();
+    let mut least: BTreeMap<Size, f64> = BTreeMap::new();
+    for _ in 0..REPEATS {
+        let times = if peer == Name::Tickfan {
+            let mut ours = recorded.ours();
+            each(&recorded.inputs, |input| {
+                ours.take(input);
+                ours.publish();
+            })
+        } else {
+            let mut naive = Naive::new(&recorded);
+            each(&recorded.inputs, |input| naive.take(input))
+        };
+        for (size, ns) in medians(&sizes, &times) {
+            least.entry(size).and_modify(|held| *held = held.min(ns)).or_insert(ns);
+        }
+    }
+    for (size, ns) in least {
+        match size {
+            Size::Bbo => put("bbo_ns", ns),
+            Size::Trade => put("trade_ns", ns),
+            Size::Trades => put("trades_ns", ns),
+            Size::Depth(bucket) => put(BUCKETS[bucket].1, ns),
+            Size::Other => None,
+        };
+    }
     Ok(())
+}
+
+/// Takes everything in, publishing when the batch would have ended, and at the end.
+fn take_in(recorded: &Recorded, inputs: &mut [Input], publishes: bool) {
+    let mut ours = recorded.ours();
+    for input in inputs {
+        ours.take(input);
+        if publishes && ours.is_batch_full() {
+            ours.publish();
+        }
+    }
+    ours.publish();
 }
 
 /// Nanoseconds a message.
@@ -98,61 +104,68 @@ fn quickest(inputs: &[Input], mut stage: impl FnMut(&mut [Input])) -> f64 {
     times.fold(f64::INFINITY, f64::min)
 }
 
-fn instruments(recorded: &Recorded) -> Vec<(InstrumentId, Arc<str>)> {
-    let ids = (0..).map(InstrumentId);
-    ids.zip(recorded.symbols.iter().map(|symbol| Arc::from(*symbol))).collect()
-}
-
-fn decode(recorded: &Recorded, inputs: &mut [Input]) {
-    let subscription = Subscription {
-        instruments: instruments(recorded),
-        depth: Some(DEPTH),
-        trades: recorded.trades,
+/// Nanoseconds of each message, with one reading of the clock among them.
+fn each(inputs: &[Input], mut take: impl FnMut(&mut Input)) -> Vec<u64> {
+    let mut inputs = inputs.to_vec();
+    let time = |input| {
+        let began = clock::now();
+        take(input);
+        began.elapsed().as_nanos() as u64
     };
-    let mut decoder = venue::decoder(recorded.venue, subscription);
-    let mut batch = EventBatch::default();
-    for input in inputs {
-        if let Input::Message(message, _) = input {
-            batch.clear();
-            // What is no market message costs its reading all the same.
-            let _ = decoder.decode(message, &mut batch);
-        }
-    }
+    inputs.iter_mut().map(time).collect()
 }
 
-fn take_in(recorded: &Recorded, inputs: &mut [Input], publishes: bool) {
-    let natives: Vec<Arc<str>> = recorded.symbols.iter().map(|symbol| Arc::from(*symbol)).collect();
-    let registry = Registry::new(natives.len());
-    let entries = registry.register(recorded.venue, &natives, 1, 1).unwrap_or_default();
-    let mut feed = Feed::new(FeedOptions {
-        venue: recorded.venue,
-        instruments: entries.into_iter().map(|entry| (entry, None)).collect(),
-        depth: Some(DEPTH),
-        trades: recorded.trades,
-        marks: Vec::new(),
-        stats: Stats::default().feed(recorded.venue),
-        seed: 1,
-    });
-    feed.on_connected(1);
-    let mut last_ns = 0;
-    for input in inputs {
-        match input {
-            Input::Message(message, now) => {
-                feed.on_message(message, *now);
-                last_ns = *now;
+/// The median of each kind of message that there are enough of.
+fn medians(sizes: &[Size], times: &[u64]) -> BTreeMap<Size, f64> {
+    let mut by_size: BTreeMap<Size, Vec<u64>> = BTreeMap::new();
+    for (size, ns) in sizes.iter().zip(times) {
+        by_size.entry(*size).or_default().push(*ns);
+    }
+    by_size.retain(|_, times| times.len() >= MESSAGES_MIN);
+    let median = |(size, mut times): (Size, Vec<u64>)| {
+        times.sort_unstable();
+        (size, times[times.len() / 2] as f64)
+    };
+    by_size.into_iter().map(median).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tickfan_core::decimal::SCALE_MAX;
+    use tickfan_core::market::{Level, Scales};
+
+    use super::*;
+
+    /// A rival that is wrong would be no rival.
+    #[test]
+    fn the_naive_rival_sees_what_the_feed_sees() {
+        for name in RECORDINGS {
+            let Some(recorded) = Recorded::open(name).unwrap() else {
+                assert!(std::env::var_os("CI").is_none(), "no recording {name}");
+                eprintln!("skipped: no recording {name} (set TICKFAN_RECORDINGS)");
+                continue;
+            };
+            let (mut ours, mut naive) = (recorded.ours(), Naive::new(&recorded));
+            for input in &recorded.inputs {
+                ours.take(&mut input.clone());
+                naive.take(input);
             }
-            Input::Image(body, now) => {
-                let mut image = EventBatch::default();
-                let read = (feed.decoder().image_decoder())(InstrumentId(0), body, &mut image);
-                // The feed has asked for it by now.
-                feed.on_time(*now);
-                feed.on_image(InstrumentId(0), read.is_ok().then_some(image), *now);
-                last_ns = *now;
+            ours.publish();
+            for (entry, symbol) in ours.entries.iter().zip(&recorded.symbols) {
+                let snapshot = entry.load();
+                let exact = |level: Level| {
+                    let Scales { px, qty } = snapshot.scales;
+                    let at = |mantissa, scale| {
+                        i128::from(mantissa) * 10i128.pow(u32::from(SCALE_MAX - scale))
+                    };
+                    (at(level.px.0, px), at(level.qty.0, qty))
+                };
+                let book = &snapshot.book.book;
+                let top = naive.top(symbol);
+                assert!(!top.bids.is_empty() || !top.asks.is_empty(), "{name}: {symbol}");
+                assert!(book.bids.iter().take(20).map(exact).eq(top.bids), "{name}: {symbol} bids");
+                assert!(book.asks.iter().take(20).map(exact).eq(top.asks), "{name}: {symbol} asks");
             }
-        }
-        if publishes && feed.is_batch_full(last_ns) {
-            feed.publish(last_ns);
         }
     }
-    feed.publish(last_ns);
 }

@@ -1,17 +1,19 @@
-//! Kraken, WebSocket version 2.
+//! Kraken, WebSocket version 2, and what version 1 shares with it: host, instrument list, checksum.
 //!
-//! Turns stream messages into market events; there is no REST half, for the image of a book comes
-//! with its subscription. The feed thread calls it for every message. It must never read a number
-//! as anything but its literal: the digits as written are what the venue's checksum is over.
+//! Turns stream messages into market events, and the instrument list of REST into listings; the
+//! image of a book comes with its subscription. The feed thread calls it for every message. It must
+//! never read a number as anything but its literal: the digits as written are what the venue's
+//! checksum is over.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use tickfan_core::decimal::{Decimal, SCALE_MAX};
 use tickfan_core::market::{
     Aggressor, BookEvent, BookKind, Channel, EventBatch, InstrumentId, LevelChange, Listing,
-    MarketEvent, Nanos, Scales, TradeId, TradeNumbering, TradePrint, TradesEvent,
+    MarketEvent, Nanos, Scales, TradeId, TradeNumbering, TradePrint, TradesEvent, Trading, Venue,
 };
 
 use super::text::{each, measured, nanos_of};
@@ -41,13 +43,12 @@ const SILENCE_NS: Nanos = 10 * SECOND_NS;
 /// The venue closes a connection that sent nothing for 60 s: four chances to be heard.
 const KEEPALIVE_NS: Nanos = 15 * SECOND_NS;
 
-/// The default endpoints.
+/// The default endpoints, of both versions.
 pub const fn endpoints() -> Endpoints {
     Endpoints {
         stream: "wss://ws.kraken.com",
         rest: "https://api.kraken.com",
-        // REST names instruments otherwise than this stream does (`XBT/USD`), so it cannot tell.
-        instruments_path: None,
+        instruments_path: Some("/0/public/AssetPairs"),
         // Images come on the stream.
         images_per_minute: 0,
         // No limit is documented; an image of full depth is 100 KB, and all come at once.
@@ -58,12 +59,77 @@ pub const fn endpoints() -> Endpoints {
     }
 }
 
-/// There is no instrument list (see [`endpoints`]): scales come from the digits of the first image.
+/// The assets that the two versions of the stream spell differently; REST spells them as version 1.
+const RENAMED: [(&str, &str); 2] = [("XBT", "BTC"), ("XDG", "DOGE")];
+
+/// Reads the instrument list: `AssetPairs`, spelled as the stream of `venue` does.
 ///
 /// # Errors
-/// None; the signature is that of every venue.
-pub const fn listings(_body: &[u8]) -> Result<Vec<Listing>, Malformed> {
-    Ok(Vec::new())
+/// [`Malformed`] when the body is no JSON or has no `result`, as when the venue answers with an error.
+pub fn listings(venue: Venue, body: &[u8]) -> Result<Vec<Listing>, Malformed> {
+    let answer: AssetPairs<'_> = serde_json::from_slice(body).map_err(|error| {
+        if error.is_data() { Malformed::Field("result") } else { Malformed::NotJson }
+    })?;
+    let spelled = |asset: &str| -> Arc<str> {
+        let renamed = RENAMED.iter().find(|(old, _)| *old == asset && venue == Venue::Kraken);
+        renamed.map_or(asset, |(_, new)| new).into()
+    };
+    let pairs = answer.result.into_values();
+    Ok(pairs
+        .filter_map(|raw| serde_json::from_str::<AssetPair<'_>>(raw.get()).ok()?.listing(spelled))
+        .collect())
+}
+
+#[derive(serde::Deserialize)]
+struct AssetPairs<'m> {
+    #[serde(borrow)]
+    result: BTreeMap<Cow<'m, str>, &'m RawValue>,
+}
+
+/// One pair of `AssetPairs`, as far as it matters here.
+#[derive(serde::Deserialize)]
+struct AssetPair<'m> {
+    /// The stream's spelling as of version 1; a pair without it is not on the stream.
+    #[serde(borrow)]
+    wsname: Cow<'m, str>,
+    pair_decimals: u8,
+    lot_decimals: u8,
+    /// The venue did not always tell it; the price then steps by its last digit.
+    #[serde(borrow)]
+    tick_size: Option<Cow<'m, str>>,
+    /// Nor this: all that was listed traded.
+    #[serde(borrow)]
+    status: Option<Cow<'m, str>>,
+}
+
+impl AssetPair<'_> {
+    fn listing(&self, spelled: impl Fn(&str) -> Arc<str>) -> Option<Listing> {
+        let (base, quote) = self.wsname.split_once('/')?;
+        let (base, quote) = (spelled(base), spelled(quote));
+        let digit = |scale: u8| (scale <= SCALE_MAX).then_some(Decimal { mantissa: 1, scale });
+        let tick = match &self.tick_size {
+            Some(tick) => Decimal::parse(tick.as_bytes()).ok().filter(|tick| tick.mantissa > 0)?,
+            None => digit(self.pair_decimals)?,
+        };
+        Some(Listing {
+            native: format!("{base}/{quote}").into(),
+            base,
+            quote,
+            kind: "spot".into(),
+            tick,
+            lot: digit(self.lot_decimals)?,
+            trading: self.status.as_deref().and_then(trading).unwrap_or_default(),
+        })
+    }
+}
+
+/// What a state of the venue or of a pair means for trading.
+fn trading(status: &str) -> Option<Trading> {
+    match status {
+        "online" | "limit_only" | "reduce_only" => Some(Trading::Open),
+        "maintenance" | "cancel_only" | "post_only" => Some(Trading::Halted),
+        _ => None,
+    }
 }
 
 /// Decodes one connection.
@@ -113,6 +179,10 @@ impl Decoder {
                 about: self.subject_of_broken(message),
                 what: Malformed::Field("type"),
             }),
+            ("status", _) => {
+                read_status(&header, out);
+                Ok(())
+            }
             _ => {
                 self.read_ack(&header, out);
                 Ok(())
@@ -170,7 +240,7 @@ impl VenueDecoder for Decoder {
     }
 
     fn checksum(&self) -> Option<Checksum> {
-        Some(Checksum { levels: CHECKSUM_LEVELS, compute: checksum })
+        Some(CHECKSUM)
     }
 
     fn silence_ns(&self) -> Nanos {
@@ -213,6 +283,13 @@ struct Acknowledged<'m> {
     channel: Cow<'m, str>,
     #[serde(borrow, default)]
     symbol: Cow<'m, str>,
+}
+
+/// The one entry of `data` of the venue's own state.
+#[derive(serde::Deserialize)]
+struct Status<'m> {
+    #[serde(borrow, default)]
+    system: Cow<'m, str>,
 }
 
 /// One entry of `data`, of books and trades alike. Values stay raw so that whatever is wrong with
@@ -349,6 +426,17 @@ fn channel_named(name: &str) -> Option<Channel> {
     }
 }
 
+/// Reads the state of the venue, which is that of every instrument.
+fn read_status(header: &Header<'_>, out: &mut EventBatch) {
+    let data: Option<[Status<'_>; 1]> =
+        header.data.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    if let Some([Status { system }]) = data
+        && let Some(trading) = trading(&system)
+    {
+        out.events.push(MarketEvent::Trading { instrument: None, trading });
+    }
+}
+
 fn read_trade(
     instrument: InstrumentId,
     entry: &Entry<'_>,
@@ -404,6 +492,9 @@ fn te_ns(entry: &Entry<'_>) -> Result<Nanos, Malformed> {
     let text = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     text.and_then(|text| nanos_of(text.as_bytes())).ok_or(Malformed::Field("timestamp"))
 }
+
+/// The checksum of both versions.
+pub(super) const CHECKSUM: Checksum = Checksum { levels: CHECKSUM_LEVELS, compute: checksum };
 
 /// The venue's checksum: the top ten asks from low to high, then bids from high to low, each as
 /// price and quantity "with the decimal point and all leading zeros removed". At a fixed scale that
@@ -560,6 +651,10 @@ mod tests {
             message: r#"Currency pair "X" not supported"#.to_owned(),
         };
         let error = r#""success":false,"error":"Currency pair \"X\" not supported""#;
+        let status = |system: &str| {
+            format!(r#"{{"channel":"status","type":"update","data":[{{"system":"{system}"}}]}}"#)
+        };
+        let trading = |trading| vec![MarketEvent::Trading { instrument: None, trading }];
         for (message, expected) in [
             (
                 r#"{"method":"subscribe","result":{"channel":"book","symbol":"BTC/USD","depth":10,"snapshot":true},"success":true,"time_in":"2023-09-25T09:04:31.742599Z","req_id":1}"#.to_owned(),
@@ -585,7 +680,10 @@ mod tests {
             (format!(r#"{{"method":"subscribe",{error}}}"#), vec![refused(None)]),
             (r#"{"channel":"heartbeat"}"#.to_owned(), vec![]),
             (r#"{"method":"pong","time_in":"x"}"#.to_owned(), vec![]),
-            (r#"{"channel":"status","type":"update","data":[{"system":"online"}]}"#.to_owned(), vec![]),
+            (status("online"), trading(Trading::Open)),
+            (status("maintenance"), trading(Trading::Halted)),
+            (status("other"), vec![]),
+            (r#"{"channel":"status","type":"update","data":5}"#.to_owned(), vec![]),
             (r#"{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1}]}"#.to_owned(), vec![]),
             (TRADE.replace("update", "snapshot"), vec![]),
             (TRADE.replace("BTC/USD", "NOT/ASKED"), vec![]),
@@ -689,6 +787,38 @@ mod tests {
             checksum(&[(i64::MIN, 0)], &[], Scales::default()),
             crc32fast::hash(b"9223372036854775808")
         );
+    }
+
+    #[test]
+    fn the_instrument_list_is_spelled_as_each_version_spells_it() {
+        // As REST answered on 2021-04-17, shortened; then as it does since there are a tick and a
+        // status.
+        let body = r#"{"error":[],"result":{
+            "XBTCHF":{"altname":"XBTCHF","wsname":"XBT/CHF","aclass_base":"currency","base":"XXBT","aclass_quote":"currency","quote":"CHF","lot":"unit","pair_decimals":1,"lot_decimals":8,"lot_multiplier":1,"leverage_buy":[],"fees":[[0,0.26],[50000,0.24]],"ordermin":"0.0002"},
+            "XXDGXXBT":{"wsname":"XDG/XBT","pair_decimals":9,"lot_decimals":8,"tick_size":"0.0000005","status":"cancel_only"},
+            "ADAXBT.d":{"altname":"ADAXBT.d","pair_decimals":8,"lot_decimals":8},
+            "NOSLASH":{"wsname":"NOSLASH","pair_decimals":8,"lot_decimals":8},
+            "TOOFINE":{"wsname":"TOO/FINE","pair_decimals":19,"lot_decimals":8},
+            "NOTICK":{"wsname":"NO/TICK","pair_decimals":1,"lot_decimals":8,"tick_size":"0"}}}"#;
+        for (venue, natives) in
+            [(Venue::KrakenV1, ["XBT/CHF", "XDG/XBT"]), (Venue::Kraken, ["BTC/CHF", "DOGE/BTC"])]
+        {
+            let listings = listings(venue, body.as_bytes()).unwrap();
+            assert_eq!(listings.iter().map(|l| &*l.native).collect::<Vec<_>>(), natives);
+            let [first, second] = &listings[..] else { panic!("{listings:?}") };
+            assert_eq!([&*first.base, "/", &*first.quote].concat(), natives[0]);
+            assert_eq!((first.tick, first.lot), (decimal("0.1"), decimal("0.00000001")));
+            assert_eq!((&*first.kind, first.trading), ("spot", Trading::Open));
+            assert_eq!(second.tick, decimal("0.0000005"));
+            assert_eq!(second.trading, Trading::Halted);
+        }
+        for (body, error) in [
+            (r#"{"error":["EGeneral:Temporary lockout"]}"#, Malformed::Field("result")),
+            (r#"{"error":[],"result":[]}"#, Malformed::Field("result")),
+            ("{", Malformed::NotJson),
+        ] {
+            assert_eq!(listings(Venue::Kraken, body.as_bytes()), Err(error), "{body}");
+        }
     }
 
     #[test]

@@ -1,0 +1,7 @@
+//! Fuzzes the decoder of Kraken, version 1.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    tickfan_fuzz::run("kraken_v1", input);
+});
