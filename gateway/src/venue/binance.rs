@@ -12,13 +12,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
-use tickfan_core::decimal::{Decimal, DecimalError, fraction_digits};
+use tickfan_core::decimal::Decimal;
 use tickfan_core::market::{
     Aggressor, BboEvent, BookEvent, BookKind, Channel, Continuity, EventBatch, InstrumentId,
     LevelChange, Listing, MarketEvent, Nanos, TradeId, TradeNumbering, TradePrint, TradesEvent,
     Trading, Venue,
 };
 
+use super::text::measured;
 use super::{
     Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, TradeStream,
     VenueDecoder, quoted_after,
@@ -572,27 +573,12 @@ fn read_levels(
     let mut rest = rest;
     while let [Node::Array { len: 2.., count }, Node::String(px), Node::String(qty), ..] = rest {
         levels.push(LevelChange {
-            px: measured(px, &mut digits.px).map_err(|error| Malformed::Number(name, error))?,
-            qty: measured(qty, &mut digits.qty).map_err(|error| Malformed::Number(name, error))?,
+            px: measured(px, name, &mut digits.px)?,
+            qty: measured(qty, name, &mut digits.qty)?,
         });
         rest = rest.get(count + 1..).unwrap_or_default();
     }
     if rest.is_empty() { Ok(()) } else { Err(Malformed::Field(name)) }
-}
-
-/// Reads a decimal and remembers how fine it is written.
-#[inline]
-fn measured(text: &str, digits: &mut u8) -> Result<Decimal, DecimalError> {
-    let text = text.as_bytes();
-    let value = Decimal::parse(text)?;
-    // The venue pads the numbers of a symbol alike: most points stand where the last one stood.
-    let point = text.len().checked_sub(1 + usize::from(*digits));
-    if point.is_none_or(|point| text[point] != b'.') {
-        *digits = (*digits).max(fraction_digits(text));
-    }
-    // An exponent reaches below the digits that are written.
-    *digits = (*digits).max(value.scale);
-    Ok(value)
 }
 
 fn read_bbo(

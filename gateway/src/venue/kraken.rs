@@ -6,17 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use tickfan_core::decimal::{Decimal, fraction_digits};
 use tickfan_core::market::{
     Aggressor, BookEvent, BookKind, Channel, EventBatch, InstrumentId, LevelChange, Listing,
     MarketEvent, Nanos, Scales, TradeId, TradeNumbering, TradePrint, TradesEvent,
 };
 
+use super::text::{each, measured, nanos_of};
 use super::{
     Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Mantissas, Resync, Subscription,
     VenueDecoder, quoted_after,
@@ -289,8 +287,8 @@ impl Decoder {
         let mut read_side = |side, name| {
             let start = out.levels.len();
             each(side, name, |level: LevelText<'_>| {
-                let px = measured(level.price, "price", &mut px_digits)?;
-                let qty = measured(level.qty, "qty", &mut qty_digits)?;
+                let px = measured(level.price.get(), "price", &mut px_digits)?;
+                let qty = measured(level.qty.get(), "qty", &mut qty_digits)?;
                 out.levels.push(LevelChange { px, qty });
                 Ok(())
             })?;
@@ -365,8 +363,8 @@ fn read_trade(
     let start = out.trades.len();
     out.trades.push(TradePrint {
         te_ns: te_ns(entry)?,
-        px: measured(entry.price.ok_or(Malformed::Field("price"))?, "price", &mut 0)?,
-        qty: measured(entry.qty.ok_or(Malformed::Field("qty"))?, "qty", &mut 0)?,
+        px: measured(literal(entry.price, "price")?, "price", &mut 0)?,
+        qty: measured(literal(entry.qty, "qty")?, "qty", &mut 0)?,
         aggressor,
         id: TradeId::Number(integer(entry.trade_id, "trade_id")?),
         number: None,
@@ -387,44 +385,8 @@ fn read_trade(
     Ok(())
 }
 
-/// Visits every element of an array without collecting them, and returns the first failure.
-fn each<'m, T: Deserialize<'m>>(
-    array: Option<&'m RawValue>,
-    name: &'static str,
-    visit: impl FnMut(T) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    struct Elements<T, F>(F, PhantomData<T>);
-
-    impl<'m, T: Deserialize<'m>, F: FnMut(T) -> Result<(), Malformed>> Visitor<'m> for Elements<T, F> {
-        type Value = Result<(), Malformed>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an array")
-        }
-
-        fn visit_seq<A: SeqAccess<'m>>(mut self, mut array: A) -> Result<Self::Value, A::Error> {
-            let mut first_failure = Ok(());
-            while let Some(element) = array.next_element()? {
-                let visited = (self.0)(element);
-                first_failure = first_failure.and(visited);
-            }
-            Ok(first_failure)
-        }
-    }
-
-    let array = array.ok_or(Malformed::Field(name))?;
-    serde_json::Deserializer::from_str(array.get())
-        .deserialize_seq(Elements(visit, PhantomData))
-        .map_err(|_| Malformed::Field(name))?
-}
-
-/// Reads a decimal from its literal and remembers how fine it is written.
-fn measured(raw: &RawValue, name: &'static str, digits: &mut u8) -> Result<Decimal, Malformed> {
-    let literal = raw.get().as_bytes();
-    let value = Decimal::parse(literal).map_err(|error| Malformed::Number(name, error))?;
-    // An exponent reaches below the digits that are written.
-    *digits = (*digits).max(fraction_digits(literal)).max(value.scale);
-    Ok(value)
+fn literal<'m>(raw: Option<&'m RawValue>, name: &'static str) -> Result<&'m str, Malformed> {
+    raw.map(RawValue::get).ok_or(Malformed::Field(name))
 }
 
 fn integer<T: std::str::FromStr>(
@@ -441,51 +403,6 @@ fn te_ns(entry: &Entry<'_>) -> Result<Nanos, Malformed> {
     };
     let text = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     text.and_then(|text| nanos_of(text.as_bytes())).ok_or(Malformed::Field("timestamp"))
-}
-
-/// Reads an RFC 3339 time of UTC, `2023-10-06T17:35:55.440295Z`, with at most nine digits behind
-/// the second, from 1970 on.
-fn nanos_of(text: &[u8]) -> Option<Nanos> {
-    let (time, fraction) = text.strip_suffix(b"Z")?.split_at_checked(19)?;
-    if [4, 7, 10, 13, 16].map(|i| time[i]) != *b"--T::" {
-        return None;
-    }
-    let field = |range: std::ops::Range<usize>| digits(&time[range]);
-    let (year, month, day) = (field(0..4)?, field(5..7)?, field(8..10)?);
-    let (hour, minute, second) = (field(11..13)?, field(14..16)?, field(17..19)?);
-    // RFC 3339 allows a leap second.
-    let valid = year >= 1970
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    if !valid {
-        return None;
-    }
-    let fraction_ns = match fraction {
-        [] => 0,
-        [b'.', text @ ..] if (1..=9).contains(&text.len()) => {
-            digits(text)? * 10u64.pow(9 - text.len() as u32)
-        }
-        _ => return None,
-    };
-    // Years that begin in March put the leap day last, so that months have a regular length.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days_since_year_0 =
-        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    let days = days_since_year_0 - DAYS_TO_1970;
-    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    seconds.checked_mul(SECOND_NS)?.checked_add(fraction_ns)
-}
-
-/// Days from the first of March of the year 0 to the first of January 1970.
-const DAYS_TO_1970: u64 = 719_468;
-
-fn digits(text: &[u8]) -> Option<u64> {
-    text.iter().try_fold(0u64, |value, byte| {
-        byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0'))
-    })
 }
 
 /// The venue's checksum: the top ten asks from low to high, then bids from high to low, each as
@@ -512,6 +429,7 @@ fn checksum(bids: &[Mantissas], asks: &[Mantissas], _digits: Scales) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tickfan_core::decimal::Decimal;
 
     const BTC: InstrumentId = InstrumentId(3);
     const ETH: InstrumentId = InstrumentId(4);
@@ -738,32 +656,6 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_to_the_nanosecond() {
-        for (text, expected) in [
-            ("1970-01-01T00:00:00Z", Some(0)),
-            ("1970-01-01T00:00:00.000000001Z", Some(1)),
-            ("2000-02-29T23:59:59.5Z", Some(951_868_799_500_000_000)),
-            ("2023-10-06T17:35:55.440295Z", Some(1_696_613_755_440_295_000)),
-            ("2023-10-06T17:35:55.4402951Z", Some(1_696_613_755_440_295_100)),
-            ("2024-12-31T00:00:00.123456789Z", Some(1_735_603_200_123_456_789)),
-            ("2024-03-01T00:00:00Z", Some(1_709_251_200_000_000_000)),
-            ("9999-01-01T00:00:00Z", None),
-            ("1969-12-31T23:59:59Z", None),
-            ("2023-10-06T17:35:55", None),
-            ("2023-10-06T17:35:55.Z", None),
-            ("2023-10-06T17:35:55.1234567890Z", None),
-            ("2023-10-06 17:35:55Z", None),
-            ("2023-10-06T24:35:55Z", None),
-            ("2023-00-06T17:35:55Z", None),
-            ("2023-10-06T17:35:55+01:00", None),
-            ("Z", None),
-            ("", None),
-        ] {
-            assert_eq!(nanos_of(text.as_bytes()), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn the_checksum_is_that_of_the_venues_worked_example() {
         let asks = [
             (452_852, 100_000),
@@ -825,7 +717,6 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = nanos_of(&bytes);
             let _ = of(None).decode(&mut bytes, &mut EventBatch::default());
         }
 
@@ -844,11 +735,6 @@ mod tests {
                     prop_assert!(out.levels.is_empty() && out.trades.is_empty());
                 }
             }
-        }
-
-        #[test]
-        fn no_time_panics(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?Z") {
-            let _ = nanos_of(text.as_bytes());
         }
     }
 }
