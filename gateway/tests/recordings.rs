@@ -12,15 +12,15 @@ use feed_sim::recording::{self as recorded, Kind, Line, LostLine, Recording};
 use feed_sim::truth::{Truth, TruthBook};
 use tickfan::feed::{Feed, FeedOptions, Request};
 use tickfan::stats::Stats;
-use tickfan_core::decimal::write_decimal;
-use tickfan_core::market::{EventBatch, Level, Scales, Side, State, Venue, Why};
+use tickfan_core::decimal::{Decimal, fraction_digits, write_decimal};
+use tickfan_core::market::{
+    BookEvent, BookKind, Continuity, EventBatch, InstrumentId, Level, LevelChange, MarketEvent,
+    Scales, Side, State, Why,
+};
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 
 #[path = "common/recording.rs"]
 mod recording;
-
-/// The levels that Binance is asked for.
-const DEPTH: u32 = 1000;
 
 /// The rows of the states of each symbol: line and checksum of the best 20 levels, in order.
 type States = HashMap<String, Vec<(u64, u32)>>;
@@ -70,7 +70,7 @@ fn run(recording: &Recording, states: &States) -> Run {
     let mut feed = Feed::new(FeedOptions {
         venue,
         instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
-        depth: Some(DEPTH),
+        depth: None,
         trades: None,
         marks: Vec::new(),
         stats: Stats::default().feed(venue),
@@ -175,49 +175,35 @@ fn check_states(name: &str) {
 /// How many lines of the recording pass between a request for an image and its answer.
 const IMAGE_TAKES_LINES: u64 = 5;
 
-/// The whole book as its venue would send it.
-fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
-    let levels = |side, [begin, middle, end]: [&str; 3]| {
-        let texts: Vec<String> = book
-            .levels(side)
-            .take(DEPTH as usize)
-            .map(|level| format!("{begin}{}{middle}{}{end}", level.px, level.qty))
-            .collect();
-        texts.join(",")
-    };
-    if venue == Venue::Kraken {
-        let levels = |side| levels(side, ["{\"price\":", ",\"qty\":", "}"]);
-        return format!(
-            r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{}],"asks":[{}],"checksum":{}}}]}}"#,
-            levels(Side::Bid),
-            levels(Side::Ask),
-            kraken_checksum(book)
-        );
+/// The whole book, as a decoder would hand it over.
+fn image_of(id: InstrumentId, book: &TruthBook) -> EventBatch {
+    let mut image = EventBatch::default();
+    let (mut px_digits, mut qty_digits) = (0, 0);
+    let decimal = |text: &str| Decimal::parse(text.as_bytes()).unwrap();
+    for level in [Side::Bid, Side::Ask].into_iter().flat_map(|side| book.levels(side)) {
+        px_digits = px_digits.max(fraction_digits(level.px.as_bytes()));
+        qty_digits = qty_digits.max(fraction_digits(level.qty.as_bytes()));
+        image.levels.push(LevelChange { px: decimal(&level.px), qty: decimal(&level.qty) });
     }
-    let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
-    format!(
-        r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
-        book.id().unwrap(),
-        levels(Side::Bid),
-        levels(Side::Ask)
-    )
-}
-
-/// As Kraken documents it: the ten best asks, then bids, without points and leading zeros.
-fn kraken_checksum(book: &TruthBook) -> u32 {
-    let digits = |text: &str| text.replace('.', "").trim_start_matches('0').to_owned();
-    let text: String = [Side::Ask, Side::Bid]
-        .into_iter()
-        .flat_map(|side| book.levels(side).take(10))
-        .map(|level| digits(&level.px) + &digits(&level.qty))
-        .collect();
-    crc32fast::hash(text.as_bytes())
+    let bids = book.levels(Side::Bid).count();
+    image.events.push(MarketEvent::Book(BookEvent {
+        instrument: id,
+        kind: BookKind::Image,
+        bids: 0..bids,
+        asks: bids..image.levels.len(),
+        continuity: book.id().map(|last| Continuity { follows: last, last }),
+        checksum: None,
+        te_ns: 0,
+        px_digits,
+        qty_digits,
+        cut_at: None,
+    }));
+    image
 }
 
 /// One line is lost: the book says so exactly where a client can know, is repaired by an image, and
 /// is right from there on; no other symbol notices.
 fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
-    let venue = recording.dialect.venue();
     let lost = format!("{} without line {}", recording.name, fault.drop_line);
     let mut run = run(recording, states);
     let mut truth = Truth::new(recording.dialect);
@@ -232,12 +218,9 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
             run.line(line);
         }
         if image_due_at.is_some_and(|due_at| number >= due_at) {
-            let image = image_of(venue, &fault.symbol, truth.book(&fault.symbol).unwrap());
-            if venue == Venue::Kraken {
-                run.feed.on_message(&mut image.into_bytes(), line.recv_ns);
-            } else {
-                run.rest_image(&fault.symbol, &mut image.into_bytes(), line.recv_ns);
-            }
+            let id = run.entry(&fault.symbol).instrument.id;
+            let image = image_of(id, truth.book(&fault.symbol).unwrap());
+            run.feed.on_image(id, Some(image), line.recv_ns);
             image_due_at = None;
             is_repaired = true;
         }
@@ -319,4 +302,14 @@ fn binance_coinm_btcusd_perp() {
 #[test]
 fn kraken_ten_symbols() {
     check("kraken-v2-derived-10sym-20210417", 12);
+}
+
+#[test]
+fn okx_three_symbols() {
+    check("okx-3sym-20220513", 8);
+}
+
+#[test]
+fn bybit_linear_four_symbols() {
+    check("bybit-linear-4sym-20260809", 5);
 }
