@@ -22,6 +22,12 @@ pub const INSTRUMENTS_MAX: usize = 16_384;
 /// venue.
 pub const VENUE_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes that one read from a venue may bring: four records of TLS.
+pub const VENUE_READ_BYTES: usize = 64 << 10;
+
+/// A connection's buffer that a large message has made larger than this is given back after it.
+pub const VENUE_BUFFER_BYTES_KEPT: usize = 1 << 20;
+
 /// A batch of input ends after this many messages, so that a busy venue is published at least this
 /// often …
 pub const BATCH_MESSAGES_MAX: usize = 256;
@@ -55,8 +61,17 @@ pub const RECOVERED_AFTER_NS: Nanos = 10 * SECOND_NS;
 /// Connecting to a venue: name, TCP, TLS and upgrade together.
 pub const CONNECT_TIMEOUT_NS: Nanos = 10 * SECOND_NS;
 
-/// Pause between two subscription messages: Binance spot allows 5 client messages a second.
-pub const SUBSCRIBE_SPACING_NS: Nanos = 250 * MILLI_NS;
+/// A connection of limited life is handed over to a new one with this fraction of it to spare (half an
+/// hour of a day), so that a successor of many books has the time to catch up …
+pub const HAND_OVER_SPARE_DIVISOR: Nanos = 48;
+
+/// … and up to this fraction (three hours of a day) earlier, drawn at random: connections that were
+/// made together are not handed over together.
+pub const HAND_OVER_SPREAD_DIVISOR: Nanos = 8;
+
+/// A successor that has not caught up after this long takes over as it is: as long as the images of
+/// a full connection of Binance take.
+pub const HAND_OVER_NS_MAX: Nanos = 30 * 60 * SECOND_NS;
 
 /// Texts that wait to be sent to a venue within its limit of messages; with more the connection is
 /// made anew.
@@ -69,7 +84,8 @@ pub const FIRST_SCALE_MAX: u8 = 8;
 /// still fit.
 pub const GUESSED_MANTISSA_MAX: u64 = i64::MAX as u64 / 100_000;
 
-/// REST requests waiting for their turn, over all venues: one per instrument can be under way.
+/// REST requests waiting for their turn at one venue: one per instrument can be under way. What does
+/// not fit counts as failed.
 pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
 
 /// Images parsed and not yet taken by their session. A full queue makes the REST thread wait.
@@ -77,6 +93,21 @@ pub const REST_RESULTS_MAX: usize = 16;
 
 /// REST requests under way at once: more would only queue at the venue.
 pub const REST_CONCURRENT_MAX: usize = 8;
+
+/// Images of streams waiting to be decoded, for one venue: so many times
+/// [`VENUE_MESSAGE_BYTES_MAX`] of memory at the very most. What does not fit counts as failed and is
+/// asked for again.
+pub const DECODE_QUEUE_MAX: usize = 32;
+
+/// For how long a venue is left alone that says "too many" and not until when; doubled each time it
+/// says so again, until it serves a request.
+pub const BAN_FIRST_NS: Nanos = 30 * SECOND_NS;
+
+/// Longest such pause.
+pub const BAN_MAX_NS: Nanos = 60 * 60 * SECOND_NS;
+
+/// Instrument lists are read again about this often: within a quarter of it, drawn at random.
+pub const LISTINGS_EVERY_NS: Nanos = 10 * 60 * SECOND_NS;
 
 /// The largest REST response: Binance's whole exchangeInfo is some 20 MB.
 pub const REST_BODY_BYTES_MAX: usize = 64 << 20;

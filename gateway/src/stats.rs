@@ -100,6 +100,10 @@ mod feed {
             connects = "Connections made to the venue",
             /// Disconnects.
             disconnects = "Connections to the venue that ended",
+            /// Connections handed over.
+            hand_overs = "Connections to the venue that another took the place of before they ended",
+            /// Bans.
+            bans = "Times the venue's REST host asked to be left alone",
             /// Refusals.
             refusals = "Subscriptions refused by the venue",
             /// Silences.

@@ -49,14 +49,16 @@ pub const fn endpoints() -> Endpoints {
         stream: "wss://ws.kraken.com",
         rest: "https://api.kraken.com",
         // REST names instruments otherwise than this stream does (`XBT/USD`), so it cannot tell.
-        instruments_path: None,
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &[],
+        instruments_weight: 1,
+        // Images come on the stream: nothing is asked for.
+        rest_weight_per_minute: 1,
         // No limit is documented; an image of full depth is 100 KB, and all come at once.
         instruments_per_connection: 200,
         text_spacing_ns: SECOND_NS / 4,
         // 150 connections in ten minutes from one address.
         connect_spacing_ns: 4 * SECOND_NS,
+        connection_life_ns: None,
     }
 }
 
