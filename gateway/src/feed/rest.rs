@@ -112,6 +112,8 @@ pub struct ImageRequest {
     pub instrument: InstrumentId,
     /// Where.
     pub path: String,
+    /// Over which connection its events come.
+    pub connection: u32,
     /// Who wants it.
     pub reply: mpsc::Sender<ImageResult>,
 }
@@ -121,6 +123,8 @@ pub struct ImageRequest {
 pub struct ImageResult {
     /// Of which instrument.
     pub instrument: InstrumentId,
+    /// As in its request.
+    pub connection: u32,
     /// The one image event.
     pub image: Option<EventBatch>,
 }
@@ -170,7 +174,11 @@ impl ImageFetcher {
             tokio::spawn(async move {
                 let image = fetcher.fetch(&request, &ban_sender).await;
                 // The session may be gone: then nobody misses the image.
-                let result = ImageResult { instrument: request.instrument, image };
+                let result = ImageResult {
+                    instrument: request.instrument,
+                    connection: request.connection,
+                    image,
+                };
                 let _ = request.reply.send(result).await;
                 drop(permit);
             });

@@ -16,7 +16,7 @@ use hyper::Request as HttpRequest;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tickfan_core::market::{Nanos, Why};
+use tickfan_core::market::{EventBatch, Nanos, Why};
 use tokio::io::WriteHalf;
 use tokio::sync::mpsc;
 
@@ -180,7 +180,9 @@ impl Session {
                         biased;
                         frame = &mut reading => break frame,
                         Some(result) = self.image_results.recv() => {
-                            feed.on_image(result.instrument, result.image, self.clock.now());
+                            feed.on_image(
+                                result.instrument, result.connection, result.image, self.clock.now(),
+                            );
                         }
                         () = tokio::time::sleep(nap) => {}
                     }
@@ -203,7 +205,7 @@ impl Session {
             if feed.is_batch_full(now) {
                 feed.publish(now);
                 while let Ok(result) = self.image_results.try_recv() {
-                    feed.on_image(result.instrument, result.image, now);
+                    feed.on_image(result.instrument, result.connection, result.image, now);
                 }
                 self.attend(feed, &mut outbox, now).await?;
                 // Other sessions share this thread.
@@ -225,13 +227,19 @@ impl Session {
             match request {
                 Request::Send(text) => outbox.texts.push(text),
                 Request::Reconnect => return Err(SessionError::Reconnect),
-                Request::Image { instrument, path } => {
+                Request::Image { instrument, path, connection } => {
                     // One per instrument can wait, and the queue has room for all of them.
                     let reply = self.image_reply.clone();
-                    let request = ImageRequest { instrument, path, reply };
+                    let request = ImageRequest { instrument, path, connection, reply };
                     if self.image_requests.try_send(request).is_err() {
-                        feed.on_image(instrument, None, now);
+                        feed.on_image(instrument, connection, None, now);
                     }
+                }
+                Request::Decode { instrument, mut message, connection } => {
+                    let mut image = EventBatch::default();
+                    let decode = feed.decoder().image_decoder();
+                    let read = decode(instrument, &mut message, &mut image);
+                    feed.on_image(instrument, connection, read.ok().map(|()| image), now);
                 }
             }
         }
