@@ -111,7 +111,8 @@ fn ingest(feed: &mut Feed, inputs: &mut [Input], ends_batch: impl Fn(&Feed, usiz
                 let read = (feed.decoder().image_decoder())(InstrumentId(0), body, &mut image);
                 // The feed has asked for it by now.
                 feed.on_time(*now);
-                feed.on_image(InstrumentId(0), read.is_ok().then_some(image), *now);
+                let image = read.is_ok().then_some(image);
+                feed.on_image(InstrumentId(0), feed.connection(), image, *now);
                 last_ns = *now;
             }
         }

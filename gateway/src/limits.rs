@@ -42,6 +42,29 @@ pub const IMAGE_BUFFER_EVENTS_MAX: usize = 8_192;
 /// Level changes in those events, with the same policy.
 pub const IMAGE_BUFFER_LEVELS_MAX: usize = 262_144;
 
+/// A stream message over this that is one whole book is decoded on the REST thread: to read this much
+/// takes about as long as a batch may.
+pub const LARGE_MESSAGE_BYTES: usize = 256 << 10;
+
+/// A book that is still crossed after this long is asked for anew: markets cross for an instant when
+/// a venue tells one event in two messages.
+pub const CROSSED_GRACE_NS: Nanos = 100 * MILLI_NS;
+
+/// A trade that a heartbeat names and that has not come after this long is lost: it may only have
+/// been overtaken.
+pub const TRADES_GRACE_NS: Nanos = SECOND_NS;
+
+/// Trades of the tail among which one that comes over a new connection is looked for: more than come
+/// between two looks at a busy symbol, and few enough to be gone through.
+pub const TRADES_COMPARED: u64 = 1_000;
+
+/// So many times within [`MISMATCHES_NS`] the first checksum over an image of the venue's own may
+/// differ. With the last of them it is the checksum that is not believed, until the next connection.
+pub const MISMATCHES_MAX: usize = 3;
+
+/// See [`MISMATCHES_MAX`].
+pub const MISMATCHES_NS: Nanos = 60 * SECOND_NS;
+
 /// An image that has not come after this long is asked for again.
 pub const IMAGE_TIMEOUT_NS: Nanos = 30 * SECOND_NS;
 

@@ -77,7 +77,7 @@ mod feed {
             /// Wake-ups.
             wakes = "Times a sleeping shard was woken",
             /// Gaps.
-            gaps = "Books marked wrong because a venue message was missing",
+            gaps = "Times books were marked wrong because a venue message was missing",
             /// Checksums.
             checksum_mismatches = "Books marked wrong because the venue's checksum did not match",
             /// Malformed messages.
@@ -108,6 +108,10 @@ mod feed {
             refusals = "Subscriptions refused by the venue",
             /// Silences.
             silences = "Times the venue was silent for too long",
+            /// Heartbeats.
+            heartbeats_missed = "Times the heartbeat of an instrument was overdue",
+            /// Checksums that are not believed.
+            checksums_off = "Times the venue's checksum of an instrument was no longer asked",
             /// Restarts.
             restarts = "Times the feed was started again after it failed",
         }

@@ -103,7 +103,7 @@ impl Run {
         let id = self.entry(symbol).instrument.id;
         let mut image = EventBatch::default();
         (self.feed.decoder().image_decoder())(id, body, &mut image).unwrap();
-        self.feed.on_image(id, Some(image), now);
+        self.feed.on_image(id, self.feed.connection(), Some(image), now);
     }
 
     /// Whatever the feed has asked for to get the book of `symbol` anew, and of nothing else.
@@ -118,7 +118,8 @@ impl Run {
                     assert!(path.contains(&format!("symbol={symbol}&")), "{symbol}: {path}");
                 }
                 Request::Send(text) => assert!(text.contains(symbol), "{symbol}: {text}"),
-                Request::Reconnect => panic!("{symbol}: a reconnect"),
+                Request::Decode { .. } => panic!("{symbol}: an image aside"),
+                Request::HandOver | Request::Reconnect => panic!("{symbol}: a reconnect"),
             }
         }
         !requests.is_empty()

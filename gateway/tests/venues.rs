@@ -880,7 +880,7 @@ fn a_venue_that_goes_down_before_its_successor_is_ready_is_told() {
     let request = binance.venue.request();
     binance.session.take().unwrap().close();
     let told = next_of(&mut client, views[0]);
-    assert_eq!((&told["t"], &told["state"]), (&json!("state"), &json!("stale")));
+    assert_eq!((&told["t"], state_of(&told)), (&json!("state"), ("gap", "reconnected")));
     // The connection that was made already is the one that goes on.
     request.answer("200 OK", "", &image(200));
     let mended = next_of(&mut client, views[0]);
