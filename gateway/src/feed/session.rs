@@ -291,7 +291,10 @@ impl Holder {
     /// Holds a connection until it ends, or its successor has caught up.
     async fn hold(&mut self, feed: &mut Feed, line: &mut Line) -> Result<Infallible, SessionError> {
         loop {
-            self.follow_listings(feed);
+            // An error says that nobody reads the list any more: then nothing changes.
+            if self.session.listings.has_changed().unwrap_or(false) {
+                self.follow_listings(feed);
+            }
             let is_busy = self.session.deliver(feed, line).await?;
             let mut wake_ns = self.session.attend(feed, line, true).await?;
             wake_ns = wake_ns.min(self.begin_hand_over(feed, line.ends_soon));
@@ -317,7 +320,7 @@ impl Holder {
                     Ok(dialled) => self.begin_following(dialled, feed),
                     Err(error) => self.give_up_successor(&error, feed.jitter()),
                 },
-                Ok(()) = self.session.listings.changed() => {}
+                Ok(()) = self.session.listings.changed() => self.follow_listings(feed),
                 () = tokio::time::sleep(Duration::from_nanos(nap_ns)) => {}
             }
         }
@@ -326,10 +329,6 @@ impl Holder {
     /// Tells the feed what has changed in the venue's list.
     fn follow_listings(&mut self, feed: &mut Feed) {
         let now = self.clock.now();
-        // An error says that nobody reads the list any more: then nothing changes.
-        if !self.session.listings.has_changed().unwrap_or(false) {
-            return;
-        }
         let listings = self.session.listings.borrow_and_update().clone();
         let Some(new) = &listings else { return };
         let news: Vec<(InstrumentId, Option<&Listing>)> = feed
