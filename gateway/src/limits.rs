@@ -25,6 +25,10 @@ pub const VENUE_MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Bytes that one read from a venue may bring: four records of TLS.
 pub const VENUE_READ_BYTES: usize = 64 << 10;
 
+/// Reads in one turn of a session, so that a message of megabytes does not keep others of the feed
+/// thread waiting while it comes in.
+pub const VENUE_READS_PER_TURN: usize = 8;
+
 /// A connection's buffer that a large message has made larger than this is given back after it.
 pub const VENUE_BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -91,6 +95,10 @@ pub const HAND_OVER_SPARE_DIVISOR: Nanos = 48;
 /// … and up to this fraction (three hours of a day) earlier, drawn at random: connections that were
 /// made together are not handed over together.
 pub const HAND_OVER_SPREAD_DIVISOR: Nanos = 8;
+
+/// A successor does not take over sooner after its last text to the venue: a subscription is not in
+/// force before the venue has read it, and of trades without numbers nothing else would tell.
+pub const HAND_OVER_SETTLE_NS: Nanos = SECOND_NS;
 
 /// A successor that has not caught up after this long takes over as it is: as long as the images of
 /// a full connection of Binance take.

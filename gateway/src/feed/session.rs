@@ -22,8 +22,9 @@ use super::rest::{DecodeRequest, ImageRequest, ImageResult, RestQueue};
 use super::{Feed, Request};
 use crate::clock::Clock;
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, HAND_OVER_NS_MAX, HAND_OVER_SPARE_DIVISOR,
-    HAND_OVER_SPREAD_DIVISOR, MILLI_NS, RECOVERED_AFTER_NS, SLEEP_NS_MAX,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, HAND_OVER_NS_MAX, HAND_OVER_SETTLE_NS,
+    HAND_OVER_SPARE_DIVISOR, HAND_OVER_SPREAD_DIVISOR, MILLI_NS, RECOVERED_AFTER_NS, SLEEP_NS_MAX,
+    VENUE_READS_PER_TURN,
 };
 use crate::stats::FeedStats;
 
@@ -139,6 +140,7 @@ impl Session {
     /// Gives the feed what the socket has, one batch at most, and publishes it; returns whether
     /// there may be more.
     async fn deliver(&self, feed: &mut Feed, line: &mut Line) -> Result<bool, SessionError> {
+        let mut reads = 0;
         let is_full = loop {
             let now = self.dialer.clock.now();
             let ping = match line.take(now)? {
@@ -153,6 +155,10 @@ impl Session {
                 None => match poll_once(pin!(line.fill())).await {
                     Some(filled) => {
                         filled?;
+                        reads += 1;
+                        if reads == VENUE_READS_PER_TURN {
+                            break true;
+                        }
                         continue;
                     }
                     None => break false,
@@ -378,7 +384,10 @@ impl Holder {
             if line.ends_soon {
                 return Err(SessionError::Closed);
             }
-            following = if next.is_synced() || now >= *until_ns {
+            let settled_ns = line.settled_ns(HAND_OVER_SETTLE_NS);
+            let is_ready = now >= settled_ns && next.is_synced();
+            let wake_ns = if now < settled_ns { wake_ns.min(settled_ns) } else { wake_ns };
+            following = if is_ready || now >= *until_ns {
                 Following::CaughtUp
             } else if is_busy {
                 Following::Busy

@@ -29,6 +29,7 @@ pub struct Line {
     texts: VecDeque<String>,
     text_spacing_ns: Nanos,
     next_text_ns: Nanos,
+    said_ns: Nanos,
     images: mpsc::Receiver<ImageResult>,
     /// Where images that are asked for over this connection are to be sent.
     pub image_reply: mpsc::Sender<ImageResult>,
@@ -68,6 +69,7 @@ impl Line {
             texts: VecDeque::new(),
             text_spacing_ns,
             next_text_ns: 0,
+            said_ns: now,
             images,
             image_reply,
             opened_ns: now,
@@ -149,9 +151,15 @@ impl Line {
             && let Some(text) = self.texts.pop_front()
         {
             self.send(Frame::text(Payload::Owned(text.into_bytes()))).await?;
+            self.said_ns = now;
             self.next_text_ns = now + self.text_spacing_ns;
         }
         Ok(if self.texts.is_empty() { Nanos::MAX } else { self.next_text_ns })
+    }
+
+    /// When the venue has had `settle_ns` for all that was to be said to it; never while texts wait.
+    pub fn settled_ns(&self, settle_ns: Nanos) -> Nanos {
+        if self.texts.is_empty() { self.said_ns + settle_ns } else { Nanos::MAX }
     }
 
     /// Asks a connection that says nothing whether it is still there: with a ping after `quiet_ns`,
