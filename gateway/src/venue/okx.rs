@@ -61,15 +61,17 @@ pub const fn endpoints() -> Endpoints {
         rest: "https://www.okx.com",
         // There is a list for every kind of instrument, and one of them would tell that the others
         // are not listed.
-        instruments_path: None,
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &[],
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // 480 subscriptions and their ends in an hour on one connection: a resync takes two, so
         // that fewer instruments leave each more of them.
         instruments_per_connection: 100,
         text_spacing_ns: SECOND_NS / 4,
         // Three connections a second from one address.
         connect_spacing_ns: SECOND_NS / 2,
+        connection_life_ns: None,
     }
 }
 
