@@ -237,7 +237,10 @@ impl InstrumentFeed {
             return self.end(now);
         }
         // What the last connection said of a halt may be over; the list is read again and again.
-        self.trading = self.listed;
+        self.trading = match self.listed {
+            Trading::Ended => Trading::Open,
+            listed => listed,
+        };
         self.want = ImageWant::At(at);
         self.has_asked = false;
         // The pauses between connections are the session's.
@@ -298,6 +301,7 @@ impl InstrumentFeed {
         self.sequencer.lose();
         self.drop_early();
         self.drop_aside();
+        self.awaited_ns = 0;
         self.doubts = Doubts::default();
         self.want = ImageWant::Never;
         for channel in Channel::ALL {
