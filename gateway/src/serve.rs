@@ -471,9 +471,9 @@ impl FeedTask {
         let mut natives: Vec<Arc<str>> = match (&self.config.symbols, listed) {
             (Symbols::Named(names), _) => names.iter().map(|name| Arc::from(&**name)).collect(),
             (Symbols::All, Some(listed)) => {
-                let has_begun = |listing: &&Listing| listing.trading != Trading::Ended;
-                let begun = listed.values().filter(has_begun);
-                let mut natives: Vec<_> = begun.map(|l| Arc::clone(&l.native)).collect();
+                // Venues go on listing what has been halted for years.
+                let open = listed.values().filter(|listing| listing.trading == Trading::Open);
+                let mut natives: Vec<_> = open.map(|l| Arc::clone(&l.native)).collect();
                 natives.sort_unstable();
                 natives
             }

@@ -624,7 +624,14 @@ impl SymbolInfo {
             // "tickSize … is disabled" by a zero, which then tells nothing about digits.
             (!step.is_zero()).then_some(step)
         };
-        (self.status == "TRADING").then_some(())?;
+        let trading = match self.status.as_str() {
+            "TRADING" => Trading::Open,
+            "HALT" | "BREAK" | "AUCTION_MATCH" | "PRE_TRADING" | "POST_TRADING" | "END_OF_DAY" => {
+                Trading::Halted
+            }
+            // Futures before their first day, and those that are being settled.
+            _ => return None,
+        };
         Some(Listing {
             native: self.symbol.as_str().into(),
             base: self.base_asset.as_str().into(),
@@ -632,12 +639,12 @@ impl SymbolInfo {
             kind: kind.into(),
             tick: step("PRICE_FILTER", |f| f.tick_size.as_ref())?,
             lot: step("LOT_SIZE", |f| f.step_size.as_ref())?,
-            trading: Trading::Open,
+            trading,
         })
     }
 }
 
-/// Reads `exchangeInfo` of any of the markets: every symbol that trades now.
+/// Reads `exchangeInfo` of any of the markets: every symbol that trades, or did and may again.
 ///
 /// # Errors
 /// [`Malformed`] when the body holds no list of symbols; a symbol that cannot be read is left out.
@@ -969,22 +976,30 @@ mod tests {
     }
 
     #[test]
-    fn listings_are_the_symbols_that_trade() {
+    fn listings_are_the_symbols_that_trade_or_are_halted() {
         let filters = r#""filters":[{"filterType":"PRICE_FILTER","tickSize":"0.10000000"},{"filterType":"LOT_SIZE","stepSize":"0.00100000"}]"#;
         let symbol = |fields: &str| {
             format!(r#"{{"baseAsset":"BTC","quoteAsset":"USDT",{filters},{fields}}}"#)
         };
         let body = format!(
-            r#"{{"timezone":"UTC","symbols":[{},{},{},{},{},{{"symbol":"X"}},7]}}"#,
+            r#"{{"timezone":"UTC","symbols":[{},{},{},{},{},{},{{"symbol":"X"}},7]}}"#,
             symbol(r#""symbol":"SPOT","status":"TRADING""#),
             symbol(r#""symbol":"PERP","contractStatus":"TRADING","contractType":"PERPETUAL""#),
             symbol(r#""symbol":"SEP","status":"TRADING","contractType":"CURRENT_QUARTER""#),
             symbol(r#""symbol":"HALTED","status":"BREAK""#),
+            symbol(r#""symbol":"SETTLED","status":"SETTLING","contractType":"PERPETUAL""#),
             symbol(r#""symbol":"NOTICK","status":"TRADING""#).replace("0.10000000", "0.00000000"),
         );
         let found = listings(body.as_bytes()).unwrap();
-        let found: Vec<(&str, &str)> = found.iter().map(|l| (&*l.native, &*l.kind)).collect();
-        assert_eq!(found, [("SPOT", "spot"), ("PERP", "perpetual"), ("SEP", "future")]);
+        let found: Vec<(&str, &str, Trading)> =
+            found.iter().map(|l| (&*l.native, &*l.kind, l.trading)).collect();
+        let expected = [
+            ("SPOT", "spot", Trading::Open),
+            ("PERP", "perpetual", Trading::Open),
+            ("SEP", "future", Trading::Open),
+            ("HALTED", "spot", Trading::Halted),
+        ];
+        assert_eq!(found, expected);
         let scales = listings(body.as_bytes()).unwrap()[0].scales();
         assert_eq!((scales.px, scales.qty), (1, 3));
         assert_eq!(listings(b"{}"), Err(Malformed::Field("symbols")));
