@@ -57,13 +57,6 @@ fn crc_top20(snapshot: &Snapshot) -> u32 {
     crc32fast::hash(&out)
 }
 
-/// The way on which an image comes.
-#[derive(Clone, Copy)]
-enum Way {
-    Rest,
-    Stream,
-}
-
 struct Run {
     feed: Feed,
     entries: Vec<Arc<Entry>>,
