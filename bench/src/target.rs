@@ -17,6 +17,8 @@ pub(crate) struct Feed<'a> {
     pub(crate) symbols: Vec<&'a str>,
     /// Where it is served.
     pub(crate) address: SocketAddr,
+    /// How deep its books are asked for, where it lets choose.
+    pub(crate) depth: Option<u32>,
     /// Binance: which trade stream to take.
     pub(crate) trades: Option<&'a str>,
 }
@@ -43,11 +45,12 @@ impl Target {
 }
 
 fn config(feed: &Feed<'_>) -> String {
-    let Feed { venue, symbols, address, trades } = feed;
+    let Feed { venue, symbols, address, depth, trades } = feed;
+    let depth = depth.map_or(String::new(), |depth| format!("depth = {depth}\n"));
     let trades = trades.map_or(String::new(), |stream| format!("trades = {stream:?}\n"));
     format!(
         "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[[feed]]\nvenue = {venue:?}\n\
          symbols = {symbols:?}\nurl = \"ws://{address}\"\nrest_url = \"http://{address}\"\n\
-         depth = 1000\n{trades}"
+         {depth}{trades}"
     )
 }

@@ -158,7 +158,8 @@ impl Verify {
     fn run_once(&self, expected: &Arc<Expected>, loss: Option<Loss>) -> Result<bool> {
         let began = clock::now();
         let drop_line = loss.as_ref().map(|loss| loss.line);
-        let is_short = expected.has_numbers() && expected.recording.lines.len() < SHORT_LINES;
+        let dialect = expected.recording.dialect;
+        let is_short = dialect.fetches_images() && expected.recording.lines.len() < SHORT_LINES;
         let speed = match self.speed {
             Speed::Max if is_short && drop_line.is_some() => {
                 eprintln!("not played at full speed: it would end before its images are fetched");
@@ -228,6 +229,7 @@ fn play(
         venue: expected.recording.dialect.venue().name(),
         symbols: expected.symbols.keys().map(String::as_str).collect(),
         address: venue.address,
+        depth: expected.depth(),
         trades: expected.trade_stream,
     })?;
     let gateway = target.listen();

@@ -33,13 +33,14 @@ enum Command {
 
 /// Play a recording as its venue would send it.
 ///
-/// The stream starts half a second after the first subscription. The first request for a symbol's
-/// depth is answered with the recorded image when the stream gets to it, later ones from the true book
-/// at that moment. `GET /replay` tells where the stream is.
+/// The stream starts half a second after the first subscription. Who subscribes to a book before its
+/// recorded image, or fetches it, gets that when the stream gets to it, and later the true book at
+/// that moment. `GET /replay` tells where the stream is.
 #[derive(Args)]
 struct Replay {
     /// The recording: NAME.tsv.zst. Its venue is told by its name: binance-spot-…, binance-usdm-…,
-    /// binance-coinm-…, kraken-v2-….
+    /// binance-coinm-…, coinbase-exchange-…, coinbase-advanced-…, kraken-v1-…, kraken-v2-…, okx-…,
+    /// bybit-spot-…, bybit-linear-…, deribit-…, bitfinex-….
     recording: PathBuf,
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:9001")]
@@ -110,7 +111,7 @@ async fn run_replay(arguments: Replay) -> Result<()> {
         eprintln!("start:    curl -X POST http://{address}/replay/start");
     }
     eprintln!("where:    curl http://{address}/replay");
-    eprintln!("try:      {}", example(recording.dialect, address));
+    eprintln!("try:      {}", recording.dialect.example(address));
     let options = ReplayOptions {
         speed: arguments.speed,
         hold: arguments.hold,
@@ -129,7 +130,7 @@ async fn run_serve(arguments: Serve) -> Result<()> {
         "feed-sim: seed {seed}, {symbols} symbols, {rate} messages a second, as Binance spot on \
          ws://{address} and http://{address}"
     );
-    eprintln!("try:      {}", example(Dialect::BinanceSpot, address));
+    eprintln!("try:      {}", Dialect::BinanceSpot.example(address));
     eprintln!("truth:    curl 'http://{address}/truth?symbol=BTCUSDT'");
     let symbols = usize::from(symbols);
     let options = MarketOptions { seed, symbols, rate, start_ns: clock::wall_ns() };
@@ -138,17 +139,4 @@ async fn run_serve(arguments: Serve) -> Result<()> {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-}
-
-fn example(dialect: Dialect, address: SocketAddr) -> String {
-    match dialect {
-        Dialect::Kraken => format!(
-            "websocat ws://{address}/v2, then {{\"method\":\"subscribe\",\"params\":\
-             {{\"channel\":\"book\",\"symbol\":[\"ADA/BTC\"],\"depth\":1000}}}}"
-        ),
-        _ => format!(
-            "websocat ws://{address}/stream, then \
-             {{\"method\":\"SUBSCRIBE\",\"params\":[\"btcusdt@bookTicker\"],\"id\":1}}"
-        ),
-    }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::door::{self, Answer, Exchange, Outbox, Target, lock};
 use crate::recording::{Line, Recording};
-use crate::venue::{Dialect, binance};
+use crate::venue::{Rest, binance};
 use script::{Cue, Script};
 use stage::{Image, NoImage, Obstacle, Stage, State};
 
@@ -223,23 +223,19 @@ impl Replay {
         }
     }
 
-    fn instruments(&self) -> Answer {
+    fn instruments(&self, target: &Target) -> Answer {
         if self.recording.instruments.is_empty() {
             let message = "This recording has no list of instruments.";
             return Answer::error(404, binance::rest_error(-1, message));
         }
-        Answer::ok(binance::exchange_info(&self.recording.instruments))
+        let Recording { dialect, instruments, .. } = &*self.recording;
+        Answer::ok(dialect.instruments(&target.query, instruments))
     }
 }
 
 impl Exchange for Replay {
     async fn answer(&self, target: Target) -> Answer {
-        let rest = match self.recording.dialect {
-            Dialect::BinanceSpot => target.path.strip_prefix("/api/v3/"),
-            Dialect::BinanceUsdm => target.path.strip_prefix("/fapi/v1/"),
-            Dialect::BinanceCoinm => target.path.strip_prefix("/dapi/v1/"),
-            Dialect::Kraken => None,
-        };
+        let rest = self.recording.dialect.rest(&target.path);
         match (target.path.as_str(), rest) {
             ("/replay", _) => self.status(),
             ("/replay/start", _) if target.is_post => {
@@ -247,8 +243,8 @@ impl Exchange for Replay {
                 self.changed.notify_waiters();
                 self.status()
             }
-            (_, Some("depth")) => self.depth(&target).await,
-            (_, Some("exchangeInfo")) => self.instruments(),
+            (_, Some(Rest::Depth)) => self.depth(&target).await,
+            (_, Some(Rest::Instruments)) => self.instruments(&target),
             _ => Answer::error(404, binance::rest_error(-1, "There is nothing at this path.")),
         }
     }

@@ -13,7 +13,7 @@ use tickfan_core::decimal::{Decimal, SCALE_MAX, write_decimal};
 use tickfan_core::market::Side;
 
 use crate::recording::{Kind, Line};
-use crate::venue::{Dialect, binance, kraken};
+use crate::venue::{Dialect, Reader, binance};
 
 /// Events that may wait for their symbol's image; the oldest falls out.
 const WAITING_MAX: usize = 10_000;
@@ -70,12 +70,18 @@ pub struct TruthBook {
     asks: Levels,
     digest: u64,
     id: Option<u64>,
+    order: Option<u64>,
 }
 
 impl TruthBook {
     /// The venue's update id of this state, where it has one.
     pub const fn id(&self) -> Option<u64> {
         self.id
+    }
+
+    /// The venue's second number of this state, where it has two: Bybit's place among all topics.
+    pub const fn order(&self) -> Option<u64> {
+        self.order
     }
 
     /// The levels of a side, best first.
@@ -187,8 +193,6 @@ struct Progress {
     waiting: VecDeque<Bytes>,
     /// Binance: an event was applied on top of the image.
     is_joined: bool,
-    /// Kraken: the depth subscribed to.
-    depth: Option<usize>,
 }
 
 impl Progress {
@@ -220,13 +224,14 @@ pub struct Changed {
 #[derive(Debug)]
 pub struct Truth {
     dialect: Dialect,
+    reader: Box<dyn Reader>,
     symbols: HashMap<Arc<str>, Progress>,
 }
 
 impl Truth {
     /// No book yet.
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, symbols: HashMap::new() }
+        Self { dialect, reader: dialect.reader(), symbols: HashMap::new() }
     }
 
     /// The book of a symbol, once it is valid.
@@ -237,12 +242,14 @@ impl Truth {
     /// Applies one line of the recording. Says whose valid book it brought or changed, `None` if
     /// nobody's.
     pub fn apply_line(&mut self, line: &Line) -> Option<Changed> {
-        match (self.dialect, line.kind) {
-            (_, Kind::Open | Kind::Send) => None,
-            (Dialect::Kraken, Kind::Recv) => self.apply_kraken(line.text()),
-            (Dialect::Kraken, Kind::Rest) => None,
-            (_, Kind::Rest) => self.apply_binance_image(line.rest_symbol()?, line.text()),
-            (_, Kind::Recv) => self.apply_binance(&line.payload),
+        match line.kind {
+            Kind::Open | Kind::Send => None,
+            Kind::Rest if self.dialect.fetches_images() => {
+                self.apply_binance_image(line.rest_symbol()?, line.text())
+            }
+            Kind::Rest => None,
+            Kind::Recv if self.dialect.fetches_images() => self.apply_binance(&line.payload),
+            Kind::Recv => self.apply_recorded(line.text()),
         }
     }
 
@@ -286,24 +293,22 @@ impl Truth {
         Some(Changed { symbol })
     }
 
-    fn apply_kraken(&mut self, text: &str) -> Option<Changed> {
-        match kraken::Recorded::read(text)? {
-            kraken::Recorded::Subscribed { symbol, depth } => {
-                self.progress(&symbol).1.depth = Some(depth);
-                None
-            }
-            kraken::Recorded::Book(message) => {
-                let (symbol, progress) = self.progress(&message.symbol);
-                if message.is_snapshot {
-                    progress.book = Some(TruthBook::default());
-                }
-                let book = progress.book.as_mut()?;
-                book.set_all(&message.bids, &message.asks);
-                book.truncate(progress.depth.unwrap_or(kraken::DEPTH_DEFAULT));
-                Some(Changed { symbol })
-            }
-            kraken::Recorded::Other { .. } => None,
+    /// A message of a venue whose images come on the stream, in order with their changes.
+    fn apply_recorded(&mut self, text: &str) -> Option<Changed> {
+        let recorded = self.reader.read(text)?;
+        let message = recorded.book?;
+        let (symbol, progress) = self.progress(&recorded.symbol?);
+        if message.is_snapshot {
+            progress.book = Some(TruthBook::default());
         }
+        let book = progress.book.as_mut()?;
+        book.set_all(&message.bids, &message.asks);
+        if let Some(depth) = message.cut_to {
+            book.truncate(depth);
+        }
+        book.id = message.id;
+        book.order = message.order;
+        Some(Changed { symbol })
     }
 }
 

@@ -1,12 +1,30 @@
-//! The languages that this exchange speaks: one file a venue, text in and text out.
+//! The languages that these exchanges speak: one file a venue, text in and text out.
 //!
-//! Called by the replay and by the synthetic exchange. Nothing here knows a socket or a market, and
-//! nothing here is shared with the gateway's decoders, which are tested against it.
+//! Called by the replay, the truth and the synthetic exchange. Each file reads what its venue sent to
+//! a recorder ([`Reader`]), holds one client's connection ([`Session`]), and words the venue's
+//! messages out of plain values, which anyone who drives a market may call. Nothing here knows a
+//! socket, and nothing here is shared with the gateway's decoders, which are tested against it.
 
-use tickfan_core::market::Venue;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) mod binance;
-pub(crate) mod kraken;
+use bytes::Bytes;
+use tickfan_core::market::{Side, Venue};
+
+use crate::truth::{Truth, TruthBook, TruthLevel};
+
+pub mod binance;
+pub mod bitfinex;
+pub mod bybit;
+pub mod coinbase;
+pub mod coinbase_advanced;
+pub mod deribit;
+pub mod kraken;
+pub mod kraken_v1;
+pub mod okx;
+
+/// Streams that one connection may have, where the venue's own limit is not kept.
+const STREAMS_MAX: usize = 4_096;
 
 /// Which venue's language is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +35,33 @@ pub enum Dialect {
     BinanceUsdm,
     /// Binance COIN-M futures.
     BinanceCoinm,
+    /// Coinbase Exchange.
+    Coinbase,
+    /// Coinbase Advanced Trade.
+    CoinbaseAdvanced,
     /// Kraken, WebSocket version 2.
     Kraken,
+    /// Kraken, WebSocket version 1.
+    KrakenV1,
+    /// OKX, version 5.
+    Okx,
+    /// Bybit spot, version 5.
+    BybitSpot,
+    /// Bybit linear contracts, version 5.
+    BybitLinear,
+    /// Deribit.
+    Deribit,
+    /// Bitfinex, version 2.
+    Bitfinex,
+}
+
+/// Where a REST request of a venue leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// The book of one symbol.
+    Depth,
+    /// The list of instruments.
+    Instruments,
 }
 
 impl Dialect {
@@ -28,7 +71,15 @@ impl Dialect {
             ("binance-spot-", Self::BinanceSpot),
             ("binance-usdm-", Self::BinanceUsdm),
             ("binance-coinm-", Self::BinanceCoinm),
+            ("coinbase-exchange-", Self::Coinbase),
+            ("coinbase-advanced-", Self::CoinbaseAdvanced),
             ("kraken-v2-", Self::Kraken),
+            ("kraken-v1-", Self::KrakenV1),
+            ("okx-", Self::Okx),
+            ("bybit-spot-", Self::BybitSpot),
+            ("bybit-linear-", Self::BybitLinear),
+            ("deribit-", Self::Deribit),
+            ("bitfinex-", Self::Bitfinex),
         ]
         .into_iter()
         .find_map(|(prefix, dialect)| name.starts_with(prefix).then_some(dialect))
@@ -40,7 +91,322 @@ impl Dialect {
             Self::BinanceSpot => Venue::BinanceSpot,
             Self::BinanceUsdm => Venue::BinanceUsdm,
             Self::BinanceCoinm => Venue::BinanceCoinm,
+            Self::Coinbase => Venue::Coinbase,
+            Self::CoinbaseAdvanced => Venue::CoinbaseAdvanced,
             Self::Kraken => Venue::Kraken,
+            Self::KrakenV1 => Venue::KrakenV1,
+            Self::Okx => Venue::Okx,
+            Self::BybitSpot => Venue::BybitSpot,
+            Self::BybitLinear => Venue::BybitLinear,
+            Self::Deribit => Venue::Deribit,
+            Self::Bitfinex => Venue::Bitfinex,
         }
     }
+
+    /// Images are fetched over REST and joined to the stream; elsewhere they come on the stream.
+    pub const fn fetches_images(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
+    }
+
+    /// What to paste into a terminal to see something of this venue at an address.
+    pub fn example(self, address: std::net::SocketAddr) -> String {
+        let (path, request) = match self {
+            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm => {
+                ("/stream", r#"{"method":"SUBSCRIBE","params":["btcusdt@bookTicker"],"id":1}"#)
+            }
+            Self::Coinbase => (
+                "",
+                r#"{"type":"subscribe","product_ids":["SKL-USD"],"channels":["level2_batch"]}"#,
+            ),
+            Self::CoinbaseAdvanced => {
+                ("", r#"{"type":"subscribe","product_ids":["BTC-USD"],"channel":"level2"}"#)
+            }
+            Self::Kraken => (
+                "/v2",
+                r#"{"method":"subscribe","params":{"channel":"book","symbol":["ADA/BTC"],"depth":1000}}"#,
+            ),
+            Self::KrakenV1 => (
+                "",
+                r#"{"event":"subscribe","pair":["ADA/XBT"],"subscription":{"name":"book","depth":1000}}"#,
+            ),
+            Self::Okx => (
+                "/ws/v5/public",
+                r#"{"op":"subscribe","args":[{"channel":"books","instId":"BTC-USDT"}]}"#,
+            ),
+            Self::BybitSpot => {
+                ("/v5/public/spot", r#"{"op":"subscribe","args":["orderbook.200.BTCUSDT"]}"#)
+            }
+            Self::BybitLinear => {
+                ("/v5/public/linear", r#"{"op":"subscribe","args":["orderbook.200.BTCUSDT"]}"#)
+            }
+            Self::Deribit => (
+                "/ws/api/v2",
+                r#"{"jsonrpc":"2.0","id":1,"method":"public/subscribe","params":{"channels":["book.BTC-24SEP21-8000-P.raw"]}}"#,
+            ),
+            Self::Bitfinex => (
+                "/ws/2",
+                r#"{"event":"subscribe","channel":"book","symbol":"tIOTETH","len":"100"}"#,
+            ),
+        };
+        format!("websocat ws://{address}{path}, then {request}")
+    }
+
+    /// Reads what this venue sent.
+    pub(crate) fn reader(self) -> Box<dyn Reader> {
+        match self {
+            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm => Box::new(binance::Reader),
+            Self::Coinbase => Box::new(coinbase::Reader),
+            Self::CoinbaseAdvanced => Box::new(coinbase_advanced::Reader),
+            Self::Kraken => Box::<kraken::Reader>::default(),
+            Self::KrakenV1 => Box::new(kraken_v1::Reader),
+            Self::Okx => Box::new(okx::Reader),
+            Self::BybitSpot | Self::BybitLinear => Box::new(bybit::Reader),
+            Self::Deribit => Box::new(deribit::Reader),
+            Self::Bitfinex => Box::<bitfinex::Reader>::default(),
+        }
+    }
+
+    /// A client connected to this path and query; the exchange's number for it is `connection`.
+    pub(crate) fn session(self, path: &str, query: &str, connection: u64) -> Box<dyn Session> {
+        match self {
+            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm => {
+                Box::new(binance::Session::open(path, query))
+            }
+            Self::Coinbase => Box::<coinbase::Session>::default(),
+            Self::CoinbaseAdvanced => Box::<coinbase_advanced::Session>::default(),
+            Self::Kraken => Box::new(kraken::Session::open(connection)),
+            Self::KrakenV1 => Box::new(kraken_v1::Session::open(connection)),
+            Self::Okx => Box::new(okx::Session::open(connection)),
+            Self::BybitSpot | Self::BybitLinear => Box::new(bybit::Session::open(connection)),
+            Self::Deribit => Box::<deribit::Session>::default(),
+            Self::Bitfinex => Box::<bitfinex::Session>::default(),
+        }
+    }
+
+    /// Where a REST path leads, if anywhere.
+    pub(crate) fn rest(self, path: &str) -> Option<Rest> {
+        let (depth, instruments) = match self {
+            Self::BinanceSpot => ("/api/v3/depth", "/api/v3/exchangeInfo"),
+            Self::BinanceUsdm => ("/fapi/v1/depth", "/fapi/v1/exchangeInfo"),
+            Self::BinanceCoinm => ("/dapi/v1/depth", "/dapi/v1/exchangeInfo"),
+            Self::Coinbase => ("", coinbase::INSTRUMENTS_PATH),
+            Self::CoinbaseAdvanced => ("", coinbase_advanced::INSTRUMENTS_PATH),
+            Self::Kraken => return None,
+            Self::KrakenV1 => ("", kraken_v1::INSTRUMENTS_PATH),
+            Self::Okx => ("", okx::INSTRUMENTS_PATH),
+            Self::BybitSpot | Self::BybitLinear => ("", bybit::INSTRUMENTS_PATH),
+            Self::Deribit => ("", deribit::INSTRUMENTS_PATH),
+            Self::Bitfinex => ("", bitfinex::INSTRUMENTS_PATH),
+        };
+        if path == instruments {
+            return Some(Rest::Instruments);
+        }
+        (path == depth).then_some(Rest::Depth)
+    }
+
+    /// The body of the list of instruments, out of the venue's own description of each.
+    pub(crate) fn instruments(self, query: &str, listings: &[String]) -> String {
+        match self {
+            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm | Self::Kraken => {
+                binance::exchange_info(listings)
+            }
+            Self::Coinbase => coinbase::instruments(listings),
+            Self::CoinbaseAdvanced => coinbase_advanced::instruments(listings),
+            Self::KrakenV1 => kraken_v1::instruments(listings),
+            Self::Okx => okx::instruments(query, listings),
+            Self::BybitSpot => bybit::instruments("spot", listings),
+            Self::BybitLinear => bybit::instruments("linear", listings),
+            Self::Deribit => deribit::instruments(listings),
+            Self::Bitfinex => bitfinex::instruments(listings),
+        }
+    }
+}
+
+/// Reads the messages that a venue sent to a recorder, in order. It learns from acknowledgements what
+/// later messages do not say: depths, numbers of channels.
+pub(crate) trait Reader: std::fmt::Debug + Send {
+    /// What `text` is; `None` for what concerned the recorder's connection only.
+    fn read<'a>(&mut self, text: &'a str) -> Option<Recorded<'a>>;
+}
+
+/// A recorded message of a stream.
+#[derive(Debug)]
+pub(crate) struct Recorded<'a> {
+    /// The stream, in a spelling that all its messages and all requests for it share.
+    pub(crate) key: String,
+    /// The symbol, where the stream is of one.
+    pub(crate) symbol: Option<Cow<'a, str>>,
+    /// It is a book or its change. Never at Binance, whose books need more than their stream.
+    pub(crate) book: Option<BookMessage<'a>>,
+    /// The part that is the same on every connection; `None` = all of it, or all but a number.
+    pub(crate) inner: Option<&'a str>,
+}
+
+/// A book or its change.
+#[derive(Debug, Default)]
+pub(crate) struct BookMessage<'a> {
+    /// The levels are the whole book.
+    pub(crate) is_snapshot: bool,
+    /// Price and quantity of the bids.
+    pub(crate) bids: Vec<(&'a str, &'a str)>,
+    /// Price and quantity of the asks.
+    pub(crate) asks: Vec<(&'a str, &'a str)>,
+    /// The venue's update id after it.
+    pub(crate) id: Option<u64>,
+    /// The venue's second number, where books have two.
+    pub(crate) order: Option<u64>,
+    /// The book is cut to this many levels a side after it, because the venue sends no deletes for
+    /// what falls out.
+    pub(crate) cut_to: Option<usize>,
+}
+
+/// A recorded message as it waits to be played.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// See [`Recorded::key`].
+    pub(crate) key: String,
+    /// It is a book or its change.
+    pub(crate) is_book: bool,
+    /// As recorded.
+    pub(crate) payload: Bytes,
+    /// See [`Recorded::inner`].
+    pub(crate) inner: Option<Bytes>,
+}
+
+impl Message {
+    /// See [`Recorded::inner`], as text.
+    pub(crate) fn inner_text(&self) -> &str {
+        let inner = self.inner.as_ref().unwrap_or(&self.payload);
+        std::str::from_utf8(inner).unwrap_or_default()
+    }
+}
+
+/// What a recording has.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// The keys of its streams.
+    keys: BTreeSet<String>,
+    /// By symbol, to how many levels its book is cut; 0 when it is not, or there is none.
+    symbols: BTreeMap<String, usize>,
+}
+
+impl Listed {
+    /// The recording has this message.
+    pub(crate) fn add(&mut self, recorded: &Recorded<'_>) {
+        if let Some(symbol) = &recorded.symbol {
+            let cut_to = recorded.book.as_ref().and_then(|book| book.cut_to).unwrap_or(0);
+            let known = self.symbols.entry(symbol.clone().into_owned()).or_default();
+            *known = cut_to.max(*known);
+        }
+        if !self.keys.contains(&recorded.key) {
+            self.keys.insert(recorded.key.clone());
+        }
+    }
+
+    /// Something of this symbol was recorded.
+    pub(crate) fn has_symbol(&self, symbol: &str) -> bool {
+        self.symbols.contains_key(symbol)
+    }
+
+    /// This very stream was recorded.
+    pub(crate) fn has_key(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// To how many levels a symbol's book is cut.
+    pub(crate) fn depth(&self, symbol: &str) -> usize {
+        self.symbols.get(symbol).copied().unwrap_or(0)
+    }
+}
+
+/// What a session may know when it is asked something: everything up to this moment.
+pub(crate) struct Moment<'a> {
+    /// The true books.
+    pub(crate) truth: &'a Truth,
+    /// What there is to subscribe to.
+    pub(crate) listed: &'a Listed,
+    /// The time.
+    pub(crate) at_ns: u64,
+}
+
+impl Moment<'_> {
+    /// The book of a symbol, once it is valid.
+    pub(crate) fn book(&self, symbol: &str) -> Option<&TruthBook> {
+        self.truth.book(symbol)
+    }
+}
+
+/// One client's connection: what it subscribed to, and how the venue speaks to it.
+pub(crate) trait Session: Send {
+    /// What the venue says first.
+    fn greeting(&self) -> Option<String> {
+        None
+    }
+
+    /// Obeys one message of the client; returns the venue's answers in order, with a fresh snapshot
+    /// of each book that is subscribed to while it is valid.
+    fn hear(&mut self, text: &str, moment: &Moment<'_>) -> Vec<String>;
+
+    /// The client subscribed to the stream with this key.
+    fn has(&self, key: &str) -> bool;
+
+    /// How many streams of symbols the client subscribed to.
+    fn subscriptions(&self) -> usize;
+
+    /// A message of a stream that the client subscribed to, as this connection gets it; the moment
+    /// is the one after it. `None` when it is nothing to this client.
+    fn tell(&mut self, message: &Message, moment: &Moment<'_>) -> Option<Bytes>;
+
+    /// A message of a stream that the client subscribed to is lost on the way.
+    fn lose(&mut self, _message: &Message, _moment: &Moment<'_>) {}
+}
+
+/// Levels of a book to be put into words: the whole or what changes, a quantity of zero = gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Levels<'a> {
+    /// Of which symbol.
+    pub symbol: &'a str,
+    /// The bids, best first when they are the whole.
+    pub bids: &'a [TruthLevel],
+    /// The asks, best first when they are the whole.
+    pub asks: &'a [TruthLevel],
+    /// The venue's time.
+    pub at_ns: u64,
+}
+
+/// A trade to be put into words.
+#[derive(Debug, Clone, Copy)]
+pub struct Print<'a> {
+    /// Of which symbol.
+    pub symbol: &'a str,
+    /// The venue's time.
+    pub at_ns: u64,
+    /// Its number.
+    pub id: u64,
+    /// Its price.
+    pub px: &'a str,
+    /// Its quantity.
+    pub qty: &'a str,
+    /// A buyer crossed the spread.
+    pub buyer_took: bool,
+}
+
+/// The `depth` best levels of a side.
+pub fn best_levels(book: &TruthBook, side: Side, depth: usize) -> Vec<TruthLevel> {
+    book.levels(side).take(depth).cloned().collect()
+}
+
+/// A text as JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The levels of a side, each by `word`, with commas between.
+fn joined(levels: &[TruthLevel], word: impl FnMut(&TruthLevel) -> String) -> String {
+    levels.iter().map(word).collect::<Vec<_>>().join(",")
+}
+
+/// Nothing is left at the price of this level.
+fn is_gone(level: &TruthLevel) -> bool {
+    !level.qty.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
 }

@@ -9,16 +9,17 @@
 #[path = "support/client.rs"]
 mod client;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use client::{connect, hear, http, say};
 
-use feed_sim::recording::{self, Kind, Recording, StateRow};
+use feed_sim::recording::{self, Kind, Line, Recording, StateRow};
 use feed_sim::replay::{ReplayOptions, Speed, serve};
 use feed_sim::truth::{Truth, TruthBook, normalise};
-use feed_sim::venue::Dialect;
+use feed_sim::venue::{Dialect, kraken, okx};
 use serde_json::Value;
 use tickfan_core::market::Side;
 
@@ -131,6 +132,175 @@ fn the_whole_of_it_arrives(name: &str) {
     }
 }
 
+/// What a connection is told, without what is that connection's own: the numbers of its channels and
+/// of its messages, which are checked on the way.
+#[derive(Default)]
+struct Plain {
+    channels: HashMap<u64, String>,
+    number: Option<u64>,
+}
+
+impl Plain {
+    /// `None` for what concerns the connection only.
+    fn text(&mut self, dialect: Dialect, text: &str) -> Option<String> {
+        let value: Value = serde_json::from_str(text).unwrap();
+        match dialect {
+            Dialect::CoinbaseAdvanced => {
+                let number = value["sequence_num"].as_u64().unwrap();
+                self.count(number);
+                let field = format!(r#""sequence_num":{number},"#);
+                (value["channel"] != "subscriptions").then(|| text.replace(&field, ""))
+            }
+            Dialect::Bitfinex => {
+                if value["event"] == "subscribed" {
+                    let channel = format!("{} {}", value["channel"], value["symbol"]);
+                    self.channels.insert(value["chanId"].as_u64().unwrap(), channel);
+                }
+                let list = value.as_array()?;
+                self.count(list.last().unwrap().as_u64().unwrap());
+                let channel = &self.channels[&list[0].as_u64().unwrap()];
+                let content = text.split_once(',').unwrap().1.rsplit_once(',').unwrap().0;
+                Some(format!("{channel} {content}"))
+            }
+            Dialect::KrakenV1 if value.is_array() => {
+                Some(text.split_once(',').unwrap().1.to_owned())
+            }
+            Dialect::KrakenV1 => (value["event"] == "heartbeat").then(|| text.to_owned()),
+            Dialect::Coinbase => (value["type"] != "subscriptions").then(|| text.to_owned()),
+            Dialect::Okx => value.get("event").is_none().then(|| text.to_owned()),
+            Dialect::BybitLinear => value.get("success").is_none().then(|| text.to_owned()),
+            Dialect::Deribit => value.get("id").is_none().then(|| text.to_owned()),
+            _ => unreachable!("read otherwise"),
+        }
+    }
+
+    fn count(&mut self, number: u64) {
+        assert!(
+            self.number.is_none_or(|last| number == last + 1),
+            "{number} after {:?}",
+            self.number
+        );
+        self.number = Some(number);
+    }
+}
+
+fn of_kind(recording: &Recording, kind: Kind) -> impl Iterator<Item = &Line> {
+    recording.lines.iter().filter(move |line| line.kind == kind)
+}
+
+fn play(recording: &Arc<Recording>, speed: Speed) -> SocketAddr {
+    let options = ReplayOptions { speed, hold: true, ..ReplayOptions::default() };
+    let served = Arc::clone(recording);
+    client::background(move |listener| serve(listener, served, options))
+}
+
+fn wait_for(address: SocketAddr, what: &str) {
+    while !http(address, "GET", "/replay").1.contains(what) {
+        std::thread::yield_now();
+    }
+}
+
+/// Plays the recording at full speed to a client that asks for what the recorder asked for, all on one
+/// connection: it is told the same, in the same order.
+fn what_was_asked_for_arrives(name: &str, subscriptions: usize) {
+    let Some(folder) = recordings() else { return };
+    let recording = Arc::new(Recording::open(&folder.join(format!("{name}.tsv.zst"))).unwrap());
+    let dialect = recording.dialect;
+    let mut plain = Plain::default();
+    if dialect == Dialect::Bitfinex {
+        // Two channels speak before they are acknowledged.
+        for line in of_kind(&recording, Kind::Recv).filter(|l| l.text().contains("subscribed")) {
+            plain.text(dialect, line.text());
+        }
+    }
+    let sent: Vec<String> = of_kind(&recording, Kind::Recv)
+        .filter_map(|line| plain.text(dialect, line.text()))
+        .collect();
+    let address = play(&recording, Speed::Max);
+    let mut socket = connect(address, "/");
+    for line in of_kind(&recording, Kind::Send) {
+        say(&mut socket, line.text());
+    }
+    wait_for(address, &format!(r#""subscriptions":{subscriptions}}}"#));
+    assert_eq!(http(address, "POST", "/replay/start").0, 200);
+    let mut plain = Plain::default();
+    for (index, expected) in sent.iter().enumerate() {
+        let heard = loop {
+            if let Some(text) = plain.text(dialect, &hear(&mut socket)) {
+                break text;
+            }
+        };
+        assert!(heard == *expected, "message {index}: {:.200} instead of {expected:.200}", heard);
+    }
+}
+
+/// Who subscribes when all is over is sent every book as it is then, in words that can be read.
+fn the_last_books_are_sent_afresh(name: &str) {
+    let Some(folder) = recordings() else { return };
+    let recording = Arc::new(Recording::open(&folder.join(format!("{name}.tsv.zst"))).unwrap());
+    let mut truth = Truth::new(recording.dialect);
+    let mut symbols = BTreeSet::new();
+    for line in &recording.lines {
+        symbols.extend(truth.apply_line(line).map(|changed| changed.symbol));
+    }
+    let address = play(&recording, Speed::X(u32::MAX));
+    assert_eq!(http(address, "POST", "/replay/start").0, 200);
+    wait_for(address, "ended");
+    let mut socket = connect(address, "/");
+    for line in of_kind(&recording, Kind::Send) {
+        say(&mut socket, line.text());
+    }
+    let mut fresh = Truth::new(recording.dialect);
+    while symbols.iter().any(|symbol| fresh.book(symbol).is_none()) {
+        let text = format!("0\trecv\tws\t{}", hear(&mut socket));
+        let heard = Recording::from_text(name, text).unwrap();
+        fresh.apply_line(&heard.lines[0]);
+    }
+    for symbol in symbols {
+        let (fresh, book) = (fresh.book(&symbol).unwrap(), truth.book(&symbol).unwrap());
+        assert_eq!(fresh.digest(), book.digest(), "{symbol}");
+        assert_eq!(fresh.order(), book.order(), "{symbol}");
+        let is_numbered_by_connection =
+            matches!(recording.dialect, Dialect::CoinbaseAdvanced | Dialect::Bitfinex);
+        assert!(is_numbered_by_connection || fresh.id() == book.id(), "{symbol}");
+    }
+}
+
+/// Every checksum that the venue sent is that of the true book after it.
+fn every_checksum_is_right(name: &str, count: usize, sent: fn(&Value) -> Option<i64>) {
+    let Some(folder) = recordings() else { return };
+    let recording = Recording::open(&folder.join(format!("{name}.tsv.zst"))).unwrap();
+    let mut truth = Truth::new(recording.dialect);
+    let mut checked = 0;
+    for line in &recording.lines {
+        let Some(changed) = truth.apply_line(line) else { continue };
+        let Some(expected) = sent(&serde_json::from_str(line.text()).unwrap()) else { continue };
+        let book = truth.book(&changed.symbol).unwrap();
+        let checksum = match recording.dialect {
+            Dialect::Okx => i64::from(okx::checksum(book)),
+            _ => i64::from(kraken::checksum(book)),
+        };
+        assert_eq!(checksum, expected, "line {}", line.number);
+        checked += 1;
+    }
+    assert_eq!(checked, count);
+}
+
+#[test]
+fn okx_checksums() {
+    every_checksum_is_right("okx-3sym-20220513", 290, |message| {
+        message["data"][0]["checksum"].as_i64()
+    });
+}
+
+#[test]
+fn kraken_v1_checksums() {
+    every_checksum_is_right("kraken-v1-10sym-20210417", 4_269, |message| {
+        let objects = message.as_array()?.iter().filter_map(|part| part.get("c")?.as_str());
+        objects.last()?.parse().ok()
+    });
+}
+
 #[test]
 fn binance_spot_4sym_arrives() {
     the_whole_of_it_arrives("binance-spot-4sym-20211012");
@@ -179,4 +349,109 @@ fn binance_coinm_btcusdperp() {
 #[test]
 fn kraken_v2_derived_10sym() {
     every_state_is_reproduced("kraken-v2-derived-10sym-20210417");
+}
+
+#[test]
+fn coinbase_exchange_10sym_arrives() {
+    what_was_asked_for_arrives("coinbase-exchange-10sym-20210417", 30);
+}
+
+#[test]
+fn coinbase_exchange_10sym_is_sent_afresh() {
+    the_last_books_are_sent_afresh("coinbase-exchange-10sym-20210417");
+}
+
+#[test]
+fn coinbase_exchange_10sym() {
+    every_state_is_reproduced("coinbase-exchange-10sym-20210417");
+}
+
+#[test]
+fn coinbase_advanced_2sym_arrives() {
+    what_was_asked_for_arrives("coinbase-advanced-2sym-20260809", 8);
+}
+
+#[test]
+fn coinbase_advanced_2sym_is_sent_afresh() {
+    the_last_books_are_sent_afresh("coinbase-advanced-2sym-20260809");
+}
+
+#[test]
+fn coinbase_advanced_2sym() {
+    every_state_is_reproduced("coinbase-advanced-2sym-20260809");
+}
+
+#[test]
+fn kraken_v1_10sym_arrives() {
+    what_was_asked_for_arrives("kraken-v1-10sym-20210417", 30);
+}
+
+#[test]
+fn kraken_v1_10sym_is_sent_afresh() {
+    the_last_books_are_sent_afresh("kraken-v1-10sym-20210417");
+}
+
+#[test]
+fn kraken_v1_10sym() {
+    every_state_is_reproduced("kraken-v1-10sym-20210417");
+}
+
+#[test]
+fn okx_3sym_arrives() {
+    what_was_asked_for_arrives("okx-3sym-20220513", 9);
+}
+
+#[test]
+fn okx_3sym_is_sent_afresh() {
+    the_last_books_are_sent_afresh("okx-3sym-20220513");
+}
+
+#[test]
+fn okx_3sym() {
+    every_state_is_reproduced("okx-3sym-20220513");
+}
+
+#[test]
+fn bybit_linear_4sym_arrives() {
+    what_was_asked_for_arrives("bybit-linear-4sym-20260809", 20);
+}
+
+#[test]
+fn bybit_linear_4sym_is_sent_afresh() {
+    the_last_books_are_sent_afresh("bybit-linear-4sym-20260809");
+}
+
+#[test]
+fn bybit_linear_4sym() {
+    every_state_is_reproduced("bybit-linear-4sym-20260809");
+}
+
+#[test]
+fn deribit_10opt_arrives() {
+    what_was_asked_for_arrives("deribit-10opt-20210722", 30);
+}
+
+#[test]
+fn deribit_10opt_is_sent_afresh() {
+    the_last_books_are_sent_afresh("deribit-10opt-20210722");
+}
+
+#[test]
+fn deribit_10opt() {
+    every_state_is_reproduced("deribit-10opt-20210722");
+}
+
+#[test]
+fn bitfinex_7sym_arrives() {
+    what_was_asked_for_arrives("bitfinex-7sym-20210417", 21);
+}
+
+#[test]
+fn bitfinex_7sym_is_sent_afresh() {
+    the_last_books_are_sent_afresh("bitfinex-7sym-20210417");
+}
+
+#[test]
+fn bitfinex_7sym() {
+    every_state_is_reproduced("bitfinex-7sym-20210417");
 }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use polling::{Event, Events, PollMode, Poller};
 use tickfan_core::market::Nanos;
 use tickfan_core::snapshot::Registry;
 use tickfan_core::snapshot::marks::Marks;
@@ -23,12 +22,14 @@ pub mod lane;
 pub mod seat;
 pub mod class;
 pub mod socket;
+pub mod poller;
 pub mod connection;
 pub mod request;
 pub mod send;
 pub mod shard;
 
-use connection::{Cause, Connection, Phase, Watched};
+use connection::{Cause, Connection, Phase};
+use poller::{Events, Interest, Poller};
 use shard::{Shard, ShardOptions};
 use socket::{SocketOptions, TcpSocket};
 use table::{ConnectionKey, Key};
@@ -93,7 +94,7 @@ impl ShardHandle {
         let wake = Arc::clone(&poller);
         // A poller that cannot be woken has gone with its shard.
         let marks = Arc::new(Marks::new(INSTRUMENTS_MAX, move || {
-            let _ = wake.notify();
+            let _ = wake.wake();
         }));
         let (commands, receiver) = bounded(SHARD_COMMANDS_MAX);
         let load = Arc::new(AtomicUsize::new(0));
@@ -158,7 +159,7 @@ impl ShardHandle {
         match self.commands.try_send(command) {
             Ok(()) => {
                 // A poller that cannot be woken has gone with its shard.
-                let _ = self.poller.notify();
+                let _ = self.poller.wake();
                 Ok(())
             }
             Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => Err(command),
@@ -221,12 +222,9 @@ impl Driver {
             if sleep_ns > 0 && !self.marks.park(now + sleep_ns) {
                 sleep_ns = 0;
             }
-            events.clear();
-            let waited = self.poller.wait(&mut events, Some(Duration::from_nanos(sleep_ns)));
+            let waited = self.poller.wait(&mut events, Duration::from_nanos(sleep_ns));
             self.marks.unpark();
-            if let Err(error) = waited
-                && error.kind() != io::ErrorKind::Interrupted
-            {
+            if let Err(error) = waited {
                 tracing::error!(shard = self.id, %error, "the poller failed");
                 return;
             }
@@ -240,12 +238,12 @@ impl Driver {
                     Err(crossbeam::channel::TryRecvError::Disconnected) => return,
                 }
             }
-            for event in events.iter() {
-                let key = ConnectionKey::from_index(event.key);
-                if event.writable {
+            for ready in events.iter() {
+                let key = ConnectionKey::from_index(ready.key);
+                if ready.interest.writing {
                     shard.on_writable(key);
                 }
-                if event.readable {
+                if ready.interest.reading {
                     shard.on_readable(key);
                 }
             }
@@ -278,7 +276,7 @@ impl Driver {
         for key in shard.take_touched() {
             let Some(connection) = shard.connection_mut(key) else { continue };
             let is_closing = matches!(connection.phase, Phase::Closing(_));
-            let wanted = Watched {
+            let wanted = Interest {
                 reading: connection.may_read() || is_closing,
                 writing: connection.is_blocked(),
             };
@@ -286,10 +284,8 @@ impl Driver {
             let Some(tcp) = connection.socket.tcp() else { continue };
             let watched = match before {
                 Some(before) if before == wanted => Ok(()),
-                Some(_) => {
-                    self.poller.modify_with_mode(tcp, interest(key, wanted), PollMode::Level)
-                }
-                None => socket::watch(&self.poller, tcp, interest(key, wanted)),
+                Some(_) => self.poller.change(tcp, key.index(), wanted),
+                None => self.poller.watch(tcp, key.index(), wanted),
             };
             if let Err(error) = watched {
                 // It will be closed as silent.
@@ -298,19 +294,9 @@ impl Driver {
         }
         for (_, connection) in shard.take_ended() {
             self.load.fetch_sub(1, Ordering::Relaxed);
-            if connection.watched.is_some()
-                && let Some(tcp) = connection.socket.tcp()
-                && let Err(error) = self.poller.delete(tcp)
-            {
-                tracing::warn!(%error, "a connection was not watched");
-            }
             drop::<Connection>(connection);
         }
     }
-}
-
-fn interest(key: ConnectionKey, watched: Watched) -> Event {
-    Event::new(key.index(), watched.reading, watched.writing)
 }
 
 impl Shard {

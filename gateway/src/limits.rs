@@ -3,8 +3,6 @@
 //! What happens at a limit is written beside the limit; each has a counter in `stats.rs` and a test
 //! one past it.
 
-use std::num::NonZeroUsize;
-
 use tickfan_core::market::Nanos;
 
 /// Nanoseconds of a millisecond.
@@ -155,7 +153,7 @@ pub const LANES_PER_LOOK: usize = 16;
 pub const PARTS_PER_LOOK: usize = 8;
 
 /// Connections that the poller reports at once. A storm of them must not keep others waiting.
-pub const EVENTS_PER_ROUND: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+pub const EVENTS_PER_ROUND: usize = 128;
 
 /// Commands of the door carried out at once, for the same reason.
 pub const COMMANDS_PER_ROUND: usize = 128;

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use feed_sim::recording::Kind;
-use tickfan::venue::{Resync, Subscription, TradeStream, VenueDecoder, decoder};
+use tickfan::venue::{LargeImage, Resync, Subscription, TradeStream, VenueDecoder, decoder};
 use tickfan_core::market::{BookKind, EventBatch, InstrumentId, MarketEvent, Venue};
 
 #[path = "common/recording.rs"]
@@ -21,6 +21,7 @@ struct Counts {
     bbos: u64,
     trades: u64,
     subscribed: u64,
+    numbered: u64,
     others: u64,
 }
 
@@ -33,6 +34,7 @@ impl Counts {
                 MarketEvent::Bbo(_) => &mut self.bbos,
                 MarketEvent::Trades(_) => &mut self.trades,
                 MarketEvent::Subscribed { .. } => &mut self.subscribed,
+                MarketEvent::Numbered(_) => &mut self.numbered,
                 _ => &mut self.others,
             } += 1;
         }
@@ -140,4 +142,91 @@ fn the_kraken_recordings_decode_whole() {
         assert_eq!(counts, expected, "{name}");
         assert_eq!(decoder.resync(InstrumentId(0), true), Resync::Send(Vec::new()));
     }
+}
+
+#[test]
+fn the_coinbase_exchange_recording_decodes_to_the_counts_of_its_manifest() {
+    let Some(folder) = recording::folder() else { return };
+    let name = "coinbase-exchange-10sym-20210417";
+    let symbols = [
+        "SKL-USD", "SKL-BTC", "SKL-GBP", "BAND-GBP", "BAND-BTC", "NMR-EUR", "YFI-BTC", "DASH-BTC",
+        "NU-GBP", "CRV-EUR",
+    ];
+    let (counts, _) = replay(&folder, name, Venue::Coinbase, &symbols, TradeStream::Trade);
+    // Each of three acknowledgements tells all that is subscribed to by then: three times the ten
+    // books, once the ten trade streams.
+    let expected =
+        Counts { images: 10, deltas: 6358, trades: 36, subscribed: 40, ..Counts::default() };
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn the_coinbase_advanced_recording_decodes_to_the_counts_of_its_manifest() {
+    let Some(folder) = recording::folder() else { return };
+    let name = "coinbase-advanced-2sym-20260809";
+    let symbols = ["BTC-USD", "ETH-USD"];
+    let (counts, decoder) =
+        replay(&folder, name, Venue::CoinbaseAdvanced, &symbols, TradeStream::Trade);
+    // Two of the 43 messages of trades are history. Each of the 667 messages has its number.
+    let expected = Counts {
+        images: 2,
+        deltas: 492,
+        trades: 41,
+        subscribed: 14,
+        numbered: 667,
+        ..Counts::default()
+    };
+    assert_eq!(counts, expected);
+
+    let large: Vec<(u64, LargeImage)> = recording::open(&folder, name)
+        .lines
+        .iter()
+        .filter_map(|line| Some((line.number, decoder.large_image(&line.payload)?)))
+        .collect();
+    let image = |id, number| LargeImage { instrument: InstrumentId(id), number: Some(number) };
+    assert_eq!(large, [(20, image(0, 13)), (28, image(1, 21))]);
+}
+
+#[test]
+fn the_deribit_recording_decodes_whole() {
+    let Some(folder) = recording::folder() else { return };
+    let symbols = [
+        "BTC-24SEP21-8000-P",
+        "BTC-30JUL21-24000-P",
+        "ETH-30JUL21-2800-C",
+        "BTC-31DEC21-34000-P",
+        "BTC-24SEP21-34000-P",
+        "BTC-24JUN22-15000-C",
+        "BTC-31DEC21-300000-C",
+        "ETH-27AUG21-4000-P",
+        "BTC-25MAR22-30000-C",
+        "ETH-23JUL21-2300-C",
+    ];
+    let name = "deribit-10opt-20210722";
+    let (counts, mut decoder) = replay(&folder, name, Venue::Deribit, &symbols, TradeStream::Trade);
+    // The catalogue has 46 messages of books, 36 of them with a `prev_change_id`, and no trade.
+    assert_eq!(counts, Counts { images: 10, deltas: 36, subscribed: 20, ..Counts::default() });
+    assert_eq!(decoder.resync(InstrumentId(0), true), Resync::Send(Vec::new()));
+}
+
+#[test]
+fn the_bitfinex_recording_decodes_whole() {
+    let Some(folder) = recording::folder() else { return };
+    let symbols =
+        ["tBFTUSD", "tIOTETH", "tDOGUSD", "tMNABTC", "tODEUSD", "tTESTBTC:TESTUSD", "tSNGUSD"];
+    let name = "bitfinex-7sym-20210417";
+    let (counts, mut decoder) =
+        replay(&folder, name, Venue::Bitfinex, &symbols, TradeStream::Trade);
+    // The catalogue has 1,669 steps of the connection's number: one message more. Trades are history
+    // only. What is left is the greeting, which says that the venue trades.
+    let expected = Counts {
+        images: 7,
+        deltas: 1593,
+        subscribed: 14,
+        numbered: 1670,
+        others: 1,
+        ..Counts::default()
+    };
+    assert_eq!(counts, expected);
+    assert_eq!(decoder.resync(InstrumentId(0), true), Resync::Send(Vec::new()));
 }

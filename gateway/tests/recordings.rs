@@ -57,6 +57,13 @@ fn crc_top20(snapshot: &Snapshot) -> u32 {
     crc32fast::hash(&out)
 }
 
+/// The way on which an image comes.
+#[derive(Clone, Copy)]
+enum Way {
+    Rest,
+    Stream,
+}
+
 struct Run {
     feed: Feed,
     entries: Vec<Arc<Entry>>,
@@ -106,23 +113,32 @@ impl Run {
         self.feed.on_image(id, Some(image), now);
     }
 
-    /// Whatever the feed has asked for to get the book of `symbol` anew, and of nothing else.
-    fn asks_for(&mut self, symbol: &str, now: u64) -> bool {
+    /// How the feed has asked for the books of `symbols` anew, and for nothing else.
+    fn asks_for(&mut self, symbols: &[&str], now: u64) -> Option<ImageFrom> {
         self.feed.on_time(now);
         let mut requests = self.feed.take_requests();
         let keepalive = self.feed.decoder().keepalive().map(|(text, _)| Request::Send(text));
         requests.retain(|request| Some(request) != keepalive.as_ref());
+        let mut from = None;
         for request in &requests {
-            match request {
-                Request::Image { path, .. } => {
-                    assert!(path.contains(&format!("symbol={symbol}&")), "{symbol}: {path}");
-                }
-                Request::Send(text) => assert!(text.contains(symbol), "{symbol}: {text}"),
-                Request::Reconnect => panic!("{symbol}: a reconnect"),
-            }
+            let (text, begin, end, way) = match request {
+                Request::Image { path, .. } => (path, "symbol=", "&", ImageFrom::Rest),
+                Request::Send(text) => (text, "", "", ImageFrom::Stream),
+                Request::Reconnect => panic!("{symbols:?}: a reconnect"),
+            };
+            let names = |symbol: &&str| text.contains(&format!("{begin}{symbol}{end}"));
+            assert!(symbols.iter().any(names), "{symbols:?}: {text}");
+            from = Some(way);
         }
-        !requests.is_empty()
+        from
     }
+}
+
+/// Where an image comes from that was asked for.
+#[derive(Debug, Clone, Copy)]
+enum ImageFrom {
+    Rest,
+    Stream,
 }
 
 /// Every publication equals a row of the states.
@@ -175,8 +191,8 @@ fn check_states(name: &str) {
 /// How many lines of the recording pass between a request for an image and its answer.
 const IMAGE_TAKES_LINES: u64 = 5;
 
-/// The whole book as its venue would send it.
-fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
+/// The whole book as its venue would send it, in the message of this number.
+fn image_of(venue: Venue, symbol: &str, book: &TruthBook, number: u64) -> String {
     let levels = |side, [begin, middle, end]: [&str; 3]| {
         let texts: Vec<String> = book
             .levels(side)
@@ -185,31 +201,66 @@ fn image_of(venue: Venue, symbol: &str, book: &TruthBook) -> String {
             .collect();
         texts.join(",")
     };
-    if venue == Venue::Kraken {
-        let levels = |side| levels(side, ["{\"price\":", ",\"qty\":", "}"]);
-        return format!(
-            r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{}],"asks":[{}],"checksum":{}}}]}}"#,
-            levels(Side::Bid),
-            levels(Side::Ask),
-            kraken_checksum(book)
-        );
+    match venue {
+        Venue::Kraken => {
+            let levels = |side| levels(side, ["{\"price\":", ",\"qty\":", "}"]);
+            format!(
+                r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{}],"asks":[{}],"checksum":{}}}]}}"#,
+                levels(Side::Bid),
+                levels(Side::Ask),
+                kraken_checksum(book)
+            )
+        }
+        Venue::CoinbaseAdvanced => {
+            let levels = |side, word| {
+                let begin = format!(r#"{{"side":"{word}","price_level":""#);
+                levels(side, [&begin, r#"","new_quantity":""#, r#""}"#])
+            };
+            format!(
+                r#"{{"channel":"l2_data","sequence_num":{number},"events":[{{"type":"snapshot","product_id":"{symbol}","updates":[{},{}]}}]}}"#,
+                levels(Side::Bid, "bid"),
+                levels(Side::Ask, "offer")
+            )
+        }
+        Venue::KrakenV1 => {
+            // Every level of a snapshot has its time.
+            let levels = |side| levels(side, ["[\"", "\",\"", "\",\"1618678133.0\"]"]);
+            format!(
+                r#"[0,{{"as":[{}],"bs":[{}]}},"book-1000","{symbol}"]"#,
+                levels(Side::Ask),
+                levels(Side::Bid)
+            )
+        }
+        _ => {
+            let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
+            format!(
+                r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
+                book.id().unwrap(),
+                levels(Side::Bid),
+                levels(Side::Ask)
+            )
+        }
     }
-    if venue == Venue::KrakenV1 {
-        // Every level of a snapshot has its time.
-        let levels = |side| levels(side, ["[\"", "\",\"", "\",\"1618678133.0\"]"]);
-        return format!(
-            r#"[0,{{"as":[{}],"bs":[{}]}},"book-1000","{symbol}"]"#,
-            levels(Side::Ask),
-            levels(Side::Bid)
-        );
+}
+
+/// Where the venue numbers every message of a connection: the text around the number, and it.
+fn numbered(venue: Venue, text: &str) -> Option<(&str, u64, &str)> {
+    if venue != Venue::CoinbaseAdvanced {
+        return None;
     }
-    let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
-    format!(
-        r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
-        book.id().unwrap(),
-        levels(Side::Bid),
-        levels(Side::Ask)
-    )
+    let (before, rest) = text.split_once(r#""sequence_num":"#)?;
+    let (number, after) = rest.split_once(',')?;
+    Some((before, number.parse().unwrap(), after))
+}
+
+/// A line as it comes after `more` messages that the recording does not have.
+fn shifted(venue: Venue, line: &Line, more: u64) -> Line {
+    let mut line = line.clone();
+    if let Some((before, number, after)) = numbered(venue, line.text()) {
+        let text = format!(r#"{before}"sequence_num":{},{after}"#, number + more);
+        line.payload = text.into();
+    }
+    line
 }
 
 /// As Kraken documents it: the ten best asks, then bids, without points and leading zeros.
@@ -224,30 +275,49 @@ fn kraken_checksum(book: &TruthBook) -> u32 {
 }
 
 /// One line is lost: the book says so exactly where a client can know, is repaired by an image, and
-/// is right from there on; no other symbol notices.
+/// is right from there on; no other symbol notices, but where the venue numbers the messages of the
+/// connection: then nobody can know whose was lost.
 fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
     let venue = recording.dialect.venue();
     let lost = format!("{} without line {}", recording.name, fault.drop_line);
     let mut run = run(recording, states);
     let mut truth = Truth::new(recording.dialect);
     let entries = run.entries.clone();
+    let is_numbered = recording.lines.iter().any(|line| numbered(venue, line.text()).is_some());
+    let hit: Vec<&str> = entries
+        .iter()
+        .map(|entry| &*entry.instrument.native)
+        .filter(|native| is_numbered || **native == *fault.symbol)
+        .collect();
     let mut began_live: HashMap<Arc<str>, u32> = HashMap::new();
-    let mut image_due_at = None;
+    let mut image_due = None;
     let mut is_repaired = false;
+    let (mut images_sent, mut newest_number) = (0, 0);
     for line in &recording.lines {
         truth.apply_line(line);
         let number = line.number;
         if number != fault.drop_line {
-            run.line(line);
+            run.line(&shifted(venue, line, images_sent));
         }
-        if image_due_at.is_some_and(|due_at| number >= due_at) {
-            let image = image_of(venue, &fault.symbol, truth.book(&fault.symbol).unwrap());
-            if matches!(venue, Venue::Kraken | Venue::KrakenV1) {
-                run.feed.on_message(&mut image.into_bytes(), line.recv_ns);
-            } else {
-                run.rest_image(&fault.symbol, &mut image.into_bytes(), line.recv_ns);
+        if let Some((_, number, _)) = numbered(venue, line.text()) {
+            newest_number = number;
+        }
+        if let Some((due_at, from)) = image_due
+            && number >= due_at
+        {
+            for symbol in &hit {
+                let book = truth.book(symbol).unwrap();
+                let image = image_of(venue, symbol, book, newest_number + images_sent + 1);
+                let mut image = image.into_bytes();
+                match from {
+                    ImageFrom::Rest => run.rest_image(symbol, &mut image, line.recv_ns),
+                    ImageFrom::Stream => {
+                        run.feed.on_message(&mut image, line.recv_ns);
+                        images_sent += 1;
+                    }
+                }
             }
-            image_due_at = None;
+            image_due = None;
             is_repaired = true;
         }
         let is_found = fault.first_detectable_at_line.is_some_and(|at| number >= at);
@@ -258,7 +328,7 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
             let status = snapshot.book.status;
             let Some((_, crc)) = row_at(states, native, number) else { continue };
             let began = *began_live.entry(Arc::clone(native)).or_insert(status.epoch);
-            let is_hit = **native == *fault.symbol && number >= fault.drop_line;
+            let is_hit = hit.contains(&&**native) && number >= fault.drop_line;
             if is_hit && is_found && !is_repaired {
                 assert_eq!(status.state, State::Gap, "{lost}: {native} at line {number}");
                 let expected = match fault.how.as_deref() {
@@ -276,10 +346,9 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
             }
         }
         if number >= fault.drop_line {
-            let asks = run.asks_for(&fault.symbol, line.recv_ns);
-            assert!(!asks || is_found, "{lost}: nothing is known to be wrong at line {number}");
-            if asks {
-                image_due_at = Some(number + IMAGE_TAKES_LINES);
+            if let Some(from) = run.asks_for(&hit, line.recv_ns) {
+                assert!(is_found, "{lost}: nothing is known to be wrong at line {number}");
+                image_due = Some((number + IMAGE_TAKES_LINES, from));
             }
         } else {
             run.feed.take_requests();
@@ -333,4 +402,24 @@ fn kraken_v1_ten_symbols() {
 #[test]
 fn kraken_v2_ten_symbols() {
     check("kraken-v2-derived-10sym-20210417", 12);
+}
+
+#[test]
+fn coinbase_exchange_ten_symbols() {
+    check("coinbase-exchange-10sym-20210417", 0);
+}
+
+#[test]
+fn coinbase_advanced_two_symbols() {
+    check("coinbase-advanced-2sym-20260809", 3);
+}
+
+#[test]
+fn deribit_ten_options() {
+    check_states("deribit-10opt-20210722");
+}
+
+#[test]
+fn bitfinex_seven_symbols() {
+    check_states("bitfinex-7sym-20210417");
 }

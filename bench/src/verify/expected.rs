@@ -14,6 +14,7 @@ use feed_sim::recording::{self, Kind, Line, LostLine, Recording, StateRow};
 use feed_sim::truth::{Truth, TruthBook, TruthLevel};
 use feed_sim::venue::Dialect;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
@@ -84,6 +85,9 @@ pub(crate) enum Mark {
     Id(u64),
     /// The venue's time, microseconds.
     Time(u64),
+    /// Neither is told to a subscriber in a form that could be compared: only the state itself says
+    /// from which line it stems.
+    Line,
 }
 
 /// What must be noticed when a line is left out.
@@ -140,8 +144,8 @@ impl Expected {
                 .with_context(|| format!("{}: line {}", recording.name, line.number))?;
         }
         expected.symbols.retain(|_, symbol| !symbol.rows.is_empty());
-        for symbol in expected.symbols.values_mut().filter(|_| recording.dialect != Dialect::Kraken)
-        {
+        let has_quotes = expected.has_quote_stream();
+        for symbol in expected.symbols.values_mut().filter(|_| has_quotes) {
             let of_book = symbol.rows.iter().filter_map(|row| {
                 Some(QuoteRow { id: row.id?, line: row.line, top: row.top.clone() })
             });
@@ -234,9 +238,15 @@ impl Expected {
     /// The whole book of a symbol after a line.
     pub(crate) fn book_after(&self, name: &str, line: u64) -> Option<TruthBook> {
         let mut truth = Truth::new(self.recording.dialect);
-        for index in &self.symbols.get(name)?.book_lines {
-            let applied = &self.recording.lines[*index];
-            if applied.number <= line {
+        let lines = &self.recording.lines;
+        if self.recording.dialect.fetches_images() {
+            let of_book = self.symbols.get(name)?.book_lines.iter().map(|index| &lines[*index]);
+            for applied in of_book.filter(|applied| applied.number <= line) {
+                truth.apply_line(applied);
+            }
+        } else {
+            // Acknowledgements count here: they say how deep a book is, or which.
+            for applied in lines.iter().take_while(|applied| applied.number <= line) {
                 truth.apply_line(applied);
             }
         }
@@ -277,29 +287,81 @@ impl Expected {
         let index = usize::try_from(number)?.checked_sub(1);
         let line =
             index.and_then(|index| self.recording.lines.get(index)).context("no such line")?;
+        let text = line.text();
         let mark = match self.recording.dialect {
+            Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
+                let combined: Combined<'_> = serde_json::from_str(text)?;
+                Mark::Id(serde_json::from_str::<Depth<'_>>(combined.data.get())?.u)
+            }
             Dialect::Kraken => {
-                let message: KrakenMessage<'_> = serde_json::from_slice(&line.payload)?;
+                let message: KrakenMessage<'_> = serde_json::from_str(text)?;
                 let [subject]: [Subject<'_>; 1] =
                     serde_json::from_str(message.data.context("no data")?.get())?;
                 Mark::Time(micros(subject.timestamp.context("no timestamp")?)?)
             }
-            _ => {
-                let combined: Combined<'_> = serde_json::from_slice(&line.payload)?;
-                Mark::Id(serde_json::from_str::<Depth<'_>>(combined.data.get())?.u)
+            Dialect::KrakenV1 => {
+                let message: Value = serde_json::from_str(text)?;
+                let objects = message.as_array().into_iter().flatten().filter_map(Value::as_object);
+                let levels = objects.flat_map(|sides| sides.values()).filter_map(Value::as_array);
+                let times = levels.flatten().filter_map(|level| level[2].as_str());
+                let newest = times.map(second_micros).collect::<Result<Vec<_>>>()?;
+                Mark::Time(newest.into_iter().max().context("no level")?)
             }
+            Dialect::Okx => {
+                let message: Value = serde_json::from_str(text)?;
+                Mark::Time(millis(&message["data"][0]["ts"])? * 1_000)
+            }
+            Dialect::BybitSpot | Dialect::BybitLinear => {
+                let message: Value = serde_json::from_str(text)?;
+                Mark::Id(message["data"]["u"].as_u64().context("no u")?)
+            }
+            Dialect::Deribit => {
+                let message: Value = serde_json::from_str(text)?;
+                let id = message["params"]["data"]["change_id"].as_u64();
+                Mark::Id(id.context("no change_id")?)
+            }
+            Dialect::Coinbase | Dialect::CoinbaseAdvanced | Dialect::Bitfinex => Mark::Line,
         };
         Ok(mark)
     }
 
     /// The venue's best bid and offer has a stream of its own.
     pub(crate) fn has_quote_stream(&self) -> bool {
-        self.recording.dialect != Dialect::Kraken
+        self.recording.dialect.fetches_images()
     }
 
-    /// The venue numbers its books.
+    /// The venue numbers its books. OKX does now, but not in the recording, which is of 2022.
     pub(crate) fn has_numbers(&self) -> bool {
-        self.recording.dialect != Dialect::Kraken
+        matches!(
+            self.recording.dialect,
+            Dialect::BinanceSpot
+                | Dialect::BinanceUsdm
+                | Dialect::BinanceCoinm
+                | Dialect::BybitSpot
+                | Dialect::BybitLinear
+                | Dialect::Deribit
+        )
+    }
+
+    /// The venue numbers what it sends on a connection: whoever misses one may have missed anything
+    /// of any symbol.
+    pub(crate) fn loses_together(&self) -> bool {
+        matches!(self.recording.dialect, Dialect::CoinbaseAdvanced | Dialect::Bitfinex)
+    }
+
+    /// The depth at which its books were recorded, where the venue lets choose.
+    pub(crate) fn depth(&self) -> Option<u32> {
+        match self.recording.dialect {
+            Dialect::BinanceSpot
+            | Dialect::BinanceUsdm
+            | Dialect::BinanceCoinm
+            | Dialect::Kraken
+            | Dialect::KrakenV1 => Some(1_000),
+            Dialect::Okx => Some(400),
+            Dialect::BybitSpot | Dialect::BybitLinear => Some(200),
+            Dialect::Bitfinex => Some(100),
+            Dialect::Coinbase | Dialect::CoinbaseAdvanced | Dialect::Deribit => None,
+        }
     }
 
     /// A symbol as the protocol spells it.
@@ -344,7 +406,7 @@ enum Said {
     Image {
         symbol: String,
     },
-    /// A change of its book; for Kraken the whole book too.
+    /// A change of its book at Binance.
     Change {
         symbol: String,
     },
@@ -364,14 +426,180 @@ enum Said {
 
 impl Said {
     fn read(dialect: Dialect, line: &Line) -> Result<Self> {
-        match (dialect, line.kind) {
-            (_, Kind::Open | Kind::Send) => Ok(Self::Nothing),
-            (_, Kind::Rest) => Ok(line
-                .rest_symbol()
-                .map_or(Self::Nothing, |symbol| Self::Image { symbol: symbol.to_owned() })),
-            (Dialect::Kraken, Kind::Recv) => Self::of_kraken(line),
-            (_, Kind::Recv) => Self::of_binance(line),
+        match line.kind {
+            Kind::Open | Kind::Send => return Ok(Self::Nothing),
+            Kind::Rest => {
+                return Ok(line
+                    .rest_symbol()
+                    .map_or(Self::Nothing, |symbol| Self::Image { symbol: symbol.to_owned() }));
+            }
+            Kind::Recv => {}
         }
+        match dialect {
+            Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
+                Self::of_binance(line)
+            }
+            Dialect::Kraken => Self::of_kraken(line),
+            Dialect::Coinbase => Self::of_coinbase(line),
+            Dialect::CoinbaseAdvanced => Self::of_coinbase_advanced(line),
+            Dialect::KrakenV1 => Self::of_kraken_v1(line),
+            Dialect::Okx => Self::of_okx(line),
+            Dialect::BybitSpot | Dialect::BybitLinear => Self::of_bybit(line),
+            Dialect::Deribit => Self::of_deribit(line),
+            Dialect::Bitfinex => Self::of_bitfinex(line),
+        }
+    }
+
+    /// The trades of one symbol, in the order in which they happened.
+    fn trades(symbol: &Value, trades: impl Iterator<Item = Result<Trade>>) -> Result<Self> {
+        let trades: Vec<Trade> = trades.collect::<Result<_>>()?;
+        if trades.is_empty() {
+            return Ok(Self::Nothing);
+        }
+        Ok(Self::Trades { symbol: text(symbol)?.to_owned(), trades, stream: None })
+    }
+
+    /// The trade that was over before anybody subscribed (`last_match`) is none.
+    fn of_coinbase(line: &Line) -> Result<Self> {
+        let message: Value = serde_json::from_str(line.text())?;
+        if message["type"] != "match" {
+            return Ok(Self::Nothing);
+        }
+        let trade = Trade {
+            line: line.number,
+            te: micros(text(&message["time"])?)?,
+            px: number(text(&message["price"])?)?,
+            qty: number(text(&message["size"])?)?,
+            // The venue names the side of who waited.
+            side: if message["side"] == "buy" { "sell" } else { "buy" },
+            id: message["trade_id"].to_string(),
+        };
+        Self::trades(&message["product_id"], std::iter::once(Ok(trade)))
+    }
+
+    /// What is sent on subscribing is history. The newest trade of a message comes first.
+    fn of_coinbase_advanced(line: &Line) -> Result<Self> {
+        if !line.text().starts_with(r#"{"channel":"market_trades""#) {
+            return Ok(Self::Nothing);
+        }
+        let message: Value = serde_json::from_str(line.text())?;
+        let events = message["events"].as_array().context("no events")?;
+        let updates = events.iter().filter(|event| event["type"] == "update");
+        let prints: Vec<&Value> =
+            updates.filter_map(|event| event["trades"].as_array()).flatten().collect();
+        let trades = prints.iter().rev().map(|print| {
+            Ok(Trade {
+                line: line.number,
+                te: micros(text(&print["time"])?)?,
+                px: number(text(&print["price"])?)?,
+                qty: number(text(&print["size"])?)?,
+                // The venue names the side of who waited.
+                side: if print["side"] == "BUY" { "sell" } else { "buy" },
+                id: text(&print["trade_id"])?.to_owned(),
+            })
+        });
+        Self::trades(prints.first().map_or(&Value::Null, |print| &print["product_id"]), trades)
+    }
+
+    /// The venue has no ids of trades.
+    fn of_kraken_v1(line: &Line) -> Result<Self> {
+        let message: Value = serde_json::from_str(line.text())?;
+        if message[2] != "trade" {
+            return Ok(Self::Nothing);
+        }
+        let prints = message[1].as_array().context("no trades")?;
+        let trades = prints.iter().map(|print| {
+            Ok(Trade {
+                line: line.number,
+                te: second_micros(text(&print[2])?)?,
+                px: number(text(&print[0])?)?,
+                qty: number(text(&print[1])?)?,
+                side: if print[3] == "b" { "buy" } else { "sell" },
+                id: String::new(),
+            })
+        });
+        Self::trades(&message[3], trades)
+    }
+
+    fn of_okx(line: &Line) -> Result<Self> {
+        let message: Value = serde_json::from_str(line.text())?;
+        let (true, Some(prints)) =
+            (message["arg"]["channel"] == "trades", message["data"].as_array())
+        else {
+            return Ok(Self::Nothing);
+        };
+        let trades = prints.iter().map(|print| {
+            Ok(Trade {
+                line: line.number,
+                te: millis(&print["ts"])? * 1_000,
+                px: number(text(&print["px"])?)?,
+                qty: number(text(&print["sz"])?)?,
+                side: if print["side"] == "buy" { "buy" } else { "sell" },
+                id: text(&print["tradeId"])?.to_owned(),
+            })
+        });
+        Self::trades(&message["arg"]["instId"], trades)
+    }
+
+    fn of_bybit(line: &Line) -> Result<Self> {
+        let message: Value = serde_json::from_str(line.text())?;
+        let is_trades =
+            message["topic"].as_str().is_some_and(|topic| topic.starts_with("publicTrade."));
+        let (true, Some(prints)) = (is_trades, message["data"].as_array()) else {
+            return Ok(Self::Nothing);
+        };
+        let trades = prints.iter().map(|print| {
+            Ok(Trade {
+                line: line.number,
+                te: print["T"].as_u64().context("no T")? * 1_000,
+                px: number(text(&print["p"])?)?,
+                qty: number(text(&print["v"])?)?,
+                side: if print["S"] == "Buy" { "buy" } else { "sell" },
+                id: text(&print["i"])?.to_owned(),
+            })
+        });
+        Self::trades(&message["data"][0]["s"], trades)
+    }
+
+    /// Numbers are kept as they were written by reading them as texts.
+    fn of_deribit(line: &Line) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Print<'a> {
+            instrument_name: &'a str,
+            timestamp: u64,
+            #[serde(borrow)]
+            price: &'a RawValue,
+            #[serde(borrow)]
+            amount: &'a RawValue,
+            direction: &'a str,
+            trade_id: &'a str,
+        }
+        let message: DeribitMessage<'_> = serde_json::from_str(line.text())?;
+        let Some(pushed) = message.params.filter(|pushed| pushed.channel.starts_with("trades."))
+        else {
+            return Ok(Self::Nothing);
+        };
+        let prints: Vec<Print<'_>> = serde_json::from_str(pushed.data.get())?;
+        let symbol = prints.first().map_or(Value::Null, |print| print.instrument_name.into());
+        let trades = prints.iter().map(|print| {
+            Ok(Trade {
+                line: line.number,
+                te: print.timestamp * 1_000,
+                px: number(print.price.get())?,
+                qty: number(print.amount.get())?,
+                side: if print.direction == "buy" { "buy" } else { "sell" },
+                id: print.trade_id.to_owned(),
+            })
+        });
+        Self::trades(&symbol, trades)
+    }
+
+    /// A message names its channel by a number that only an acknowledgement explains, which lines
+    /// read one by one cannot know; no recording has trades but those of before.
+    fn of_bitfinex(line: &Line) -> Result<Self> {
+        let message: Value = serde_json::from_str(line.text())?;
+        ensure!(message[1] != "te" && message[1] != "tu", "trades of this venue are not read yet");
+        Ok(Self::Nothing)
     }
 
     fn of_binance(line: &Line) -> Result<Self> {
@@ -416,10 +644,6 @@ impl Said {
             return Ok(Self::Nothing);
         };
         match (channel, message.kind) {
-            ("book", _) => {
-                let [subject]: [Subject<'_>; 1] = serde_json::from_str(data.get())?;
-                Ok(Self::Change { symbol: subject.symbol.into_owned() })
-            }
             // What is sent on subscribing is history and no new trade.
             ("trade", Some("update")) => {
                 let prints: Vec<KrakenTrade<'_>> = serde_json::from_str(data.get())?;
@@ -444,6 +668,22 @@ impl Said {
     }
 }
 
+fn text(value: &Value) -> Result<&str> {
+    value.as_str().with_context(|| format!("{value} is no text"))
+}
+
+/// A text of milliseconds.
+fn millis(value: &Value) -> Result<u64> {
+    text(value)?.parse().with_context(|| format!("{value} is no time"))
+}
+
+/// `1618678123.481570` → microseconds.
+fn second_micros(text: &str) -> Result<u64> {
+    let (seconds, micros) = text.split_once('.').context("no fraction of a second")?;
+    ensure!(micros.len() == 6, "{text} has no microseconds");
+    Ok(seconds.parse::<u64>()? * 1_000_000 + micros.parse::<u64>()?)
+}
+
 fn number(text: &str) -> Result<String> {
     shortest(text).with_context(|| format!("{text} is no decimal"))
 }
@@ -454,13 +694,17 @@ fn quote(px: &str, qty: &str) -> Result<Option<Quote>> {
     Ok((qty != "0").then(|| (px.into(), qty.into())))
 }
 
-/// `2021-04-17T16:48:53.924027Z` → microseconds since the Unix epoch.
+/// `2021-04-17T16:48:53.924027Z` → microseconds since the Unix epoch. A fraction may be shorter, longer
+/// or absent.
 fn micros(text: &str) -> Result<u64> {
-    let parts: Vec<&str> = text.split(['-', 'T', ':', '.', 'Z']).collect();
-    let [year, month, day, hour, minute, second, fraction, ""] = parts[..] else {
-        bail!("{text} is no time with a fraction");
+    let local = text.strip_suffix('Z').with_context(|| format!("{text} is no time in UTC"))?;
+    let (whole, fraction) = local.split_once('.').unwrap_or((local, ""));
+    let parts: Vec<&str> = whole.split(['-', 'T', ':']).collect();
+    let [year, month, day, hour, minute, second] = parts[..] else {
+        bail!("{text} is no time");
     };
-    ensure!(fraction.len() == 6, "{text} has no microseconds");
+    let digits = format!("{fraction:0<6}");
+    let fraction = digits.get(..6).context("a fraction of digits")?;
     let part = |text: &str| text.parse::<u64>().with_context(|| format!("{text} in a time"));
     let (year, month) = (part(year)?, part(month)?);
     ensure!((1970..=2100).contains(&year) && (1..=12).contains(&month), "{text} is out of range");
@@ -536,6 +780,19 @@ struct KrakenMessage<'a> {
     kind: Option<&'a str>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct DeribitMessage<'a> {
+    #[serde(borrow, default)]
+    params: Option<DeribitPushed<'a>>,
+}
+
+#[derive(Deserialize)]
+struct DeribitPushed<'a> {
+    channel: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 #[derive(Deserialize)]

@@ -293,6 +293,11 @@ impl QuoteFollower {
         Ok(())
     }
 
+    /// The line of the state whose best was told last; where the venue tells its own best, it is none.
+    pub(crate) fn line(&self, symbol: &Symbol) -> u64 {
+        symbol.rows.get(self.row).map_or(0, |row| row.line)
+    }
+
     /// What is held is the last of the recording.
     pub(crate) fn is_last(&self, symbol: &Symbol) -> bool {
         let Some(top) = &self.top else { return false };

@@ -41,11 +41,20 @@ pub(crate) fn exact(text: &str) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// The shortest text of a decimal that a venue wrote with too many zeros; `None` when it is none.
+/// The shortest text of a decimal that a venue wrote with too many zeros or with an exponent; `None`
+/// when it is none.
 pub(crate) fn shortest(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", text),
+    };
+    let plain;
+    let digits = match digits.split_once(['e', 'E']) {
+        Some((digits, exponent)) => {
+            plain = shifted(digits, exponent.parse().ok()?)?;
+            &plain
+        }
+        None => digits,
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let whole = match whole.trim_start_matches('0') {
@@ -58,6 +67,19 @@ pub(crate) fn shortest(text: &str) -> Option<String> {
     };
     let short = if short == "0" { short } else { format!("{sign}{short}") };
     exact(&short).map(|_| short)
+}
+
+/// The digits with their point moved to the right, or by a negative number to the left.
+fn shifted(digits: &str, by: i32) -> Option<String> {
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() {
+        return None;
+    }
+    let zeros = "0".repeat(usize::try_from(by.unsigned_abs()).ok().filter(|by| *by <= SCALE)?);
+    let all = format!("{zeros}{whole}{fraction}{zeros}");
+    let point = i32::try_from(zeros.len() + whole.len()).ok()?.checked_add(by)?;
+    let (whole, fraction) = all.split_at_checked(usize::try_from(point).ok()?)?;
+    Some(format!("{whole}.{fraction}"))
 }
 
 #[cfg(test)]
@@ -89,10 +111,14 @@ mod tests {
             ("00010.0", "10"),
             ("-0.50", "-0.5"),
             ("-0.0", "0"),
+            ("1e-8", "0.00000001"),
+            ("2.50E-8", "0.000000025"),
+            ("-1.25e1", "-12.5"),
+            ("12e+2", "1200"),
         ] {
             assert_eq!(shortest(text).as_deref(), Some(short), "{text}");
         }
-        for text in ["", ".", "1e-8", "abc"] {
+        for text in ["", ".", "1e", "e1", "1e-99", "1e1.0", "abc"] {
             assert_eq!(shortest(text), None, "{text}");
         }
     }

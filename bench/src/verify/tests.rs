@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use feed_sim::recording::{LostLine, Recording};
 
-use super::expected::{Expected, Loss, Mark};
+use super::expected::{Expected, Loss, Mark, Trade};
 use super::follow::Depth;
 use super::report::Difference;
 use super::session::{Encoding, Request, Session};
@@ -94,6 +94,16 @@ const KRAKEN: &[(&str, &str, &str)] = &[
         "ws",
         r#"{"channel":"trade","type":"update","data":[{"symbol":"A/B","side":"sell","price":10.00,"qty":0.5,"ord_type":"limit","trade_id":4,"timestamp":"2021-04-17T16:48:53.000004Z"}]}"#,
     ),
+];
+
+/// A recording of one Bitfinex symbol: neither numbers of its books nor times reach a subscriber.
+const BITFINEX: &[(&str, &str, &str)] = &[
+    ("recv", "ws", r#"{"event":"conf","status":"OK","flags":65536}"#),
+    ("recv", "ws", r#"{"event":"subscribed","channel":"book","chanId":17,"symbol":"tAB"}"#),
+    ("recv", "ws", "[17,[[10,1,1.0],[11,1,-3]],1]"),
+    ("recv", "ws", "[17,[9,1,2e-8],2]"),
+    ("recv", "ws", "[17,[11,2,-4],3]"),
+    ("recv", "ws", "[17,[10,1,5],4]"),
 ];
 
 /// Time of the first Kraken update less one.
@@ -612,6 +622,98 @@ fn a_loss_that_cannot_be_seen_yet_is_not_judged() {
     is_caught(gateway.says(&at(KRAKEN_TE + 9, wrong)), "true state");
     let secret = delta(3, 2, 0, r#"["10","5"]"#, "");
     is_caught(lossy().says(&at(KRAKEN_TE + 3, secret)), "a gap is told before");
+}
+
+#[test]
+fn a_loss_on_a_numbered_connection_may_be_anybody_s() {
+    let expected = expected("bitfinex-test", BITFINEX);
+    let loss = loss(&expected, 4, 5);
+    assert_eq!((loss.from, loss.seen), (Mark::Line, Mark::Line));
+    let plain = |update: String| update.replace(r#""q":0,"#, "");
+    let first = || plain(image(7, 1, 0, r#"["10","1"]"#, r#"["11","3"]"#));
+    let last = plain(image(8, 3, 0, r#"["10","5"],["9","0.00000002"]"#, r#"["11","4"]"#));
+    let lossy = |channel| {
+        let terms = Terms { loss: Some(loss.clone()), ..Terms::default() };
+        Gateway::new(&expected, channel, 0, terms)
+    };
+    let book = || {
+        let mut gateway = lossy(Channel::Book(Depth::Full));
+        gateway.says(&first()).unwrap();
+        gateway
+    };
+    let mut gateway = book();
+    gateway.says(&state(7, "gap")).unwrap();
+    assert!(!gateway.session.is_complete());
+    gateway.says(&last).unwrap();
+    assert!(gateway.session.is_complete());
+    // Whether what was lost is missing or known by magic: the hole is no secret.
+    is_caught(book().says(&plain(delta(2, 1, 0, "", r#"["11","4"]"#))), "true state");
+    let magic = plain(delta(2, 1, 0, r#"["9","0.00000002"]"#, r#"["11","4"]"#));
+    is_caught(book().says(&magic), "a gap is told before");
+    let bbo = plain(bbo(1, 0, r#"["10","1"]"#, r#"["11","4"]"#));
+    is_caught(lossy(Channel::Bbo).says(&bbo), "a gap is told before");
+    // Trades may be told to be lost with it, and need not.
+    let mut trades = lossy(Channel::Trades);
+    assert!(trades.session.is_complete());
+    trades.says(&state(7, "gap")).unwrap();
+    assert!(trades.session.is_complete());
+}
+
+#[test]
+fn the_trades_of_every_venue_are_read() {
+    let trade = |px: &str, side, id: &str, te| {
+        let (px, qty, id) = (px.to_owned(), "0.5".to_owned(), id.to_owned());
+        Trade { line: 2, te, px, qty, side, id }
+    };
+    let (first, second) = (1_618_678_132_000_005, 1_618_678_132_000_000);
+    for (name, book, trades, symbol, read) in [
+        (
+            "coinbase-exchange-test",
+            r#"{"type":"snapshot","product_id":"A-B","asks":[],"bids":[["1","2"]]}"#,
+            r#"{"type":"match","trade_id":7,"side":"sell","size":"0.50","price":"11.0","product_id":"A-B","sequence":1,"time":"2021-04-17T16:48:52.000005Z"}"#,
+            "A-B",
+            vec![trade("11", "buy", "7", first)],
+        ),
+        (
+            "coinbase-advanced-test",
+            r#"{"channel":"l2_data","timestamp":"x","sequence_num":0,"events":[{"type":"snapshot","product_id":"A-B","updates":[{"side":"bid","event_time":"x","price_level":"1","new_quantity":"2"}]}]}"#,
+            r#"{"channel":"market_trades","timestamp":"x","sequence_num":1,"events":[{"type":"update","trades":[{"product_id":"A-B","trade_id":"8","price":"10","size":"0.5","time":"2021-04-17T16:48:52.000005999Z","side":"BUY"},{"product_id":"A-B","trade_id":"7","price":"11","size":"0.5","time":"2021-04-17T16:48:52Z","side":"SELL"}]}]}"#,
+            "A-B",
+            vec![trade("11", "buy", "7", second), trade("10", "sell", "8", first)],
+        ),
+        (
+            "kraken-v1-test",
+            r#"[1,{"as":[],"bs":[["1","2","1.0"]]},"book-1000","A/B"]"#,
+            r#"[2,[["11.0","0.50","1618678132.000005","b","m",""]],"trade","A/B"]"#,
+            "A/B",
+            vec![trade("11", "buy", "", first)],
+        ),
+        (
+            "okx-test",
+            r#"{"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":[{"asks":[],"bids":[["1","2","0","1"]],"ts":"5","checksum":0}]}"#,
+            r#"{"arg":{"channel":"trades","instId":"A-B"},"data":[{"instId":"A-B","tradeId":"7","px":"11","sz":"0.5","side":"buy","ts":"1618678132000"}]}"#,
+            "A-B",
+            vec![trade("11", "buy", "7", second)],
+        ),
+        (
+            "bybit-linear-test",
+            r#"{"topic":"orderbook.200.AB","type":"snapshot","ts":5,"data":{"s":"AB","b":[["1","2"]],"a":[],"u":4,"seq":6},"cts":5}"#,
+            r#"{"topic":"publicTrade.AB","type":"snapshot","ts":5,"data":[{"T":1618678132000,"s":"AB","S":"Sell","v":"0.5","p":"11","i":"x-y","BT":false,"seq":1}]}"#,
+            "AB",
+            vec![trade("11", "sell", "x-y", second)],
+        ),
+        (
+            "deribit-test",
+            r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.AB.raw","data":{"type":"snapshot","timestamp":1,"instrument_name":"AB","change_id":5,"bids":[["new",1.0,2.0]],"asks":[]}}}"#,
+            r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"trades.AB.raw","data":[{"trade_seq":3,"trade_id":"AB-7","timestamp":1618678132000,"price":11.0,"instrument_name":"AB","direction":"sell","amount":0.5}]}}"#,
+            "AB",
+            vec![trade("11", "sell", "AB-7", second)],
+        ),
+    ] {
+        let expected = expected(name, &[("recv", "ws", book), ("recv", "ws", trades)]);
+        assert_eq!(expected.symbols[symbol].trades, read, "{name}");
+        assert_eq!(expected.symbols[symbol].rows.len(), 1, "{name}");
+    }
 }
 
 #[test]

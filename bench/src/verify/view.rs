@@ -39,6 +39,8 @@ enum Held {
 enum Trouble {
     /// Nothing of this view was left out: a gap would be wrong.
     None,
+    /// Something of another view was left out, and the venue does not let anyone tell of which.
+    Possible,
     /// A gap must be told before anything that stems from the line where it can be noticed.
     Ahead(Loss),
     /// It was told.
@@ -91,13 +93,17 @@ impl View {
             Channel::Bbo => !expected.has_quote_stream(),
             Channel::Trades => false,
         };
-        let loss = terms.loss.clone().filter(|loss| hangs_on_book && loss.symbol == name);
+        let trouble = match &terms.loss {
+            Some(loss) if hangs_on_book && loss.symbol == name => Trouble::Ahead(loss.clone()),
+            Some(_) if expected.loses_together() => Trouble::Possible,
+            _ => Trouble::None,
+        };
         Self {
             expected: Arc::clone(expected),
             name: name.to_owned(),
             chain: Chain::new(epoch, state, s),
             held,
-            trouble: loss.map_or(Trouble::None, Trouble::Ahead),
+            trouble,
             may_lose: terms.may_lose,
         }
     }
@@ -141,6 +147,7 @@ impl View {
         } else if is_gap {
             counts.gaps += 1;
             self.trouble = match self.trouble {
+                Trouble::Possible => Trouble::Possible,
                 Trouble::Ahead(_) | Trouble::Told => Trouble::Told,
                 Trouble::None | Trouble::Mended => {
                     return Err(Broken::new("nothing of this is lost", "no gap", "a gap"));
@@ -184,7 +191,18 @@ impl View {
         follower.follow(subject, mirror, update.q).or_else(|broken| match update.trusted {
             Some(trusted) if repairs => follower.accept_cut(subject, mirror, update.q, trusted),
             _ => Err(broken),
-        })
+        })?;
+        let line = follower.line(symbol);
+        self.meet_line(line)
+    }
+
+    /// Where nothing else tells how far the venue has come, the state itself does.
+    fn meet_line(&self, line: u64) -> Result<(), Broken> {
+        let Trouble::Ahead(loss) = &self.trouble else { return Ok(()) };
+        let rule = "a gap is told before anything that stems from where it can be noticed";
+        let (expected, got) = (format!("a gap before line {}", loss.seen_line), line);
+        hold(loss.seen != Mark::Line || line < loss.seen_line, rule, expected, got)
+            .map_err(|broken| broken.at(loss.seen_line))
     }
 
     fn bbo(&mut self, update: &Update<'_>, ts: u64, counts: &mut Counts) -> Result<(), Broken> {
@@ -195,7 +213,9 @@ impl View {
         let Held::Bbo(follower) = &mut self.held else { return Ok(()) };
         if is_judged {
             counts.states += 1;
-            follower.follow(symbol, top, update.q)
+            follower.follow(symbol, top, update.q)?;
+            let line = follower.line(symbol);
+            self.meet_line(line)
         } else {
             follower.hold(top);
             Ok(())
@@ -229,9 +249,10 @@ impl View {
         let stems_from = |mark: Mark| match mark {
             Mark::Id(id) => update.q >= Some(id),
             Mark::Time(te) => update.te >= Some(te),
+            Mark::Line => false,
         };
         match &self.trouble {
-            Trouble::None | Trouble::Mended => Ok(true),
+            Trouble::None | Trouble::Possible | Trouble::Mended => Ok(true),
             Trouble::Told => {
                 self.trouble = Trouble::Mended;
                 Ok(true)
@@ -251,7 +272,7 @@ impl View {
     pub(crate) fn is_complete(&self) -> bool {
         let symbol = self.symbol();
         let subject = Subject { expected: &self.expected, name: &self.name, symbol };
-        matches!(self.trouble, Trouble::None | Trouble::Mended)
+        matches!(self.trouble, Trouble::None | Trouble::Possible | Trouble::Mended)
             && match &self.held {
                 Held::Book { mirror, follower } => follower.is_last(subject, mirror),
                 Held::Bbo(follower) => follower.is_last(symbol),

@@ -2,13 +2,10 @@
 //!
 //! Made once per replay, so that playing a line is a look-up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::recording::{Kind, Line, Recording};
-use crate::venue::{Dialect, binance, kraken};
+use crate::venue::{Listed, Message, Reader};
 
 /// What a line is to the clients.
 #[derive(Debug)]
@@ -21,92 +18,42 @@ pub(super) enum Cue {
     Image(Arc<str>),
 }
 
-/// A message of a stream.
-#[derive(Debug)]
-pub(super) struct Message {
-    /// The stream: Binance's name of it, or Kraken's channel and symbol.
-    pub(super) key: String,
-    /// Kraken: it is a change of the book of this symbol, or the book itself.
-    pub(super) book_symbol: Option<Arc<str>>,
-    /// As recorded.
-    pub(super) payload: Bytes,
-    /// Binance: without the wrapper of a combined stream.
-    pub(super) inner: Option<Bytes>,
-}
-
-/// The key of a channel of a symbol at Kraken.
-pub(super) fn kraken_key(channel: &str, symbol: &str) -> String {
-    format!("{channel} {symbol}")
-}
-
-/// The key of what every connection to Kraken with a subscription is sent.
-pub(super) const HEARTBEAT_KEY: &str = "heartbeat ";
-
 /// What all lines of a recording are to the clients.
 #[derive(Debug)]
 pub(super) struct Script {
     /// One cue for each line.
     pub(super) cues: Vec<Cue>,
-    /// Kraken: the depth at which each symbol's book was recorded; 0 when only its trades were.
-    depths: HashMap<String, usize>,
+    /// What there is to subscribe to.
+    pub(super) listed: Listed,
 }
 
 impl Script {
     pub(super) fn new(recording: &Recording) -> Self {
-        let mut script = Self { cues: Vec::new(), depths: HashMap::new() };
-        for line in &recording.lines {
-            let cue = match (recording.dialect, line.kind) {
-                (_, Kind::Open | Kind::Send) => Cue::Nothing,
-                (Dialect::Kraken, Kind::Recv) => script.kraken_cue(line),
-                (_, Kind::Recv) => binance_cue(line),
-                (_, Kind::Rest) => {
-                    line.rest_symbol().map_or(Cue::Nothing, |symbol| Cue::Image(symbol.into()))
-                }
-            };
-            script.cues.push(cue);
+        let mut reader = recording.dialect.reader();
+        // A message may come before the acknowledgement that tells what it is, so what there is to
+        // learn is learnt first.
+        for line in recording.lines.iter().filter(|line| line.kind == Kind::Recv) {
+            reader.read(line.text());
         }
-        script
-    }
-
-    /// Something of this symbol was recorded at Kraken.
-    pub(super) fn has_symbol(&self, symbol: &str) -> bool {
-        self.depths.contains_key(symbol)
-    }
-
-    /// The depth at which a symbol's book was recorded at Kraken.
-    pub(super) fn depth(&self, symbol: &str) -> usize {
-        self.depths.get(symbol).copied().unwrap_or(0)
-    }
-
-    fn kraken_cue(&mut self, line: &Line) -> Cue {
-        let (key, book_symbol) = match kraken::Recorded::read(line.text()) {
-            None => return Cue::Nothing,
-            Some(kraken::Recorded::Subscribed { symbol, depth }) => {
-                self.depths.insert(symbol.into_owned(), depth);
-                return Cue::Nothing;
-            }
-            Some(kraken::Recorded::Book(book)) => {
-                (kraken_key("book", &book.symbol), Some(Arc::from(&*book.symbol)))
-            }
-            Some(kraken::Recorded::Other { channel, symbol }) => {
-                if let Some(symbol) = &symbol {
-                    self.depths.entry(symbol.clone().into_owned()).or_insert(0);
-                }
-                (kraken_key(channel, symbol.as_deref().unwrap_or_default()), None)
-            }
-        };
-        Cue::Message(Message { key, book_symbol, payload: line.payload.clone(), inner: None })
+        let mut listed = Listed::default();
+        let cues = recording.lines.iter().map(|line| cue(&mut *reader, line, &mut listed));
+        Self { cues: cues.collect(), listed }
     }
 }
 
-fn binance_cue(line: &Line) -> Cue {
-    let Some((stream, inner)) = binance::unwrap_combined(&line.payload) else {
-        return Cue::Nothing;
-    };
-    Cue::Message(Message {
-        key: binance::stream_key(stream),
-        book_symbol: None,
-        payload: line.payload.clone(),
-        inner: Some(inner),
-    })
+fn cue(reader: &mut dyn Reader, line: &Line, listed: &mut Listed) -> Cue {
+    match line.kind {
+        Kind::Open | Kind::Send => Cue::Nothing,
+        Kind::Rest => line.rest_symbol().map_or(Cue::Nothing, |symbol| Cue::Image(symbol.into())),
+        Kind::Recv => {
+            let Some(recorded) = reader.read(line.text()) else { return Cue::Nothing };
+            listed.add(&recorded);
+            Cue::Message(Message {
+                is_book: recorded.book.is_some(),
+                payload: line.payload.clone(),
+                inner: recorded.inner.map(|inner| line.payload.slice_ref(inner.as_bytes())),
+                key: recorded.key,
+            })
+        }
+    }
 }

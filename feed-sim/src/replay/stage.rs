@@ -10,17 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::script::{Cue, HEARTBEAT_KEY, Message, Script, kraken_key};
+use super::script::{Cue, Script};
 use crate::door::{Outbox, Target};
 use crate::recording::{Line, Recording};
-use crate::truth::{Truth, TruthBook};
-use crate::venue::kraken::{self, Top};
-use crate::venue::{Dialect, binance};
+use crate::truth::Truth;
+use crate::venue::{Dialect, Message, Moment, Session, binance};
 
 /// Requests that may wait for one symbol's image.
 const WAITING_MAX: usize = 64;
-/// Channels that one connection to Kraken may have in all.
-const KRAKEN_SUBSCRIPTIONS_MAX: usize = 4_096;
 
 /// Where the stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,43 +65,9 @@ pub(super) enum Image {
     Later(oneshot::Receiver<Bytes>),
 }
 
-enum Words {
-    Binance(binance::Session),
-    /// Depth by channel and symbol; 0 for what has none.
-    Kraken(BTreeMap<String, usize>),
-}
-
 struct Client {
     outbox: Arc<Outbox>,
-    words: Words,
-}
-
-impl Client {
-    fn subscriptions(&self) -> usize {
-        match &self.words {
-            Words::Binance(session) => session.subscriptions(),
-            Words::Kraken(subscriptions) => subscriptions.len(),
-        }
-    }
-
-    fn has(&self, key: &str) -> bool {
-        match &self.words {
-            Words::Binance(session) => session.has(key),
-            Words::Kraken(subscriptions) if key == HEARTBEAT_KEY => !subscriptions.is_empty(),
-            Words::Kraken(subscriptions) => subscriptions.contains_key(key),
-        }
-    }
-
-    /// The depth of a book at which this client needs updates of its own, because the recorded ones
-    /// are those of a deeper book.
-    fn shallow_depth(&self, key: &str, recorded: usize) -> Option<usize> {
-        match &self.words {
-            Words::Binance(_) => None,
-            Words::Kraken(subscriptions) => {
-                subscriptions.get(key).copied().filter(|depth| *depth < recorded)
-            }
-        }
-    }
+    session: Box<dyn Session>,
 }
 
 /// The image of a symbol, and who waits for it.
@@ -156,7 +119,7 @@ impl Stage {
     }
 
     pub(super) fn subscriptions(&self) -> usize {
-        self.clients.values().map(Client::subscriptions).sum()
+        self.clients.values().map(|client| client.session.subscriptions()).sum()
     }
 
     /// Why the line of this cue cannot be played yet, if so. `is_paced_by_clients`: the recorded times
@@ -170,7 +133,7 @@ impl Stage {
             Cue::Message(message) => self
                 .clients
                 .values()
-                .find(|client| client.has(&message.key) && client.outbox.is_full())
+                .find(|client| client.session.has(&message.key) && client.outbox.is_full())
                 .map(|client| Obstacle::Full(Arc::clone(&client.outbox))),
             Cue::Image(symbol) => {
                 let key = binance::depth_key(symbol);
@@ -178,7 +141,8 @@ impl Stage {
                     .images
                     .get(symbol)
                     .is_some_and(|desk| desk.waiting.iter().any(|waiter| !waiter.is_closed()));
-                let must_be = is_paced_by_clients && self.clients.values().any(|c| c.has(&key));
+                let must_be =
+                    is_paced_by_clients && self.clients.values().any(|c| c.session.has(&key));
                 (must_be && !is_asked_for).then_some(Obstacle::Client)
             }
         }
@@ -188,8 +152,7 @@ impl Stage {
     pub(super) fn play(&mut self, line: &Line, script: &Script, cue: &Cue, is_dropped: bool) {
         match cue {
             Cue::Nothing => drop(self.truth.apply_line(line)),
-            Cue::Message(_) if is_dropped => drop(self.truth.apply_line(line)),
-            Cue::Message(message) => self.play_message(line, script, message),
+            Cue::Message(message) => self.play_message(line, script, message, is_dropped),
             Cue::Image(symbol) => {
                 self.truth.apply_line(line);
                 if let Some(desk) = self.images.get_mut(symbol) {
@@ -204,54 +167,29 @@ impl Stage {
         self.position += 1;
     }
 
-    fn play_message(&mut self, line: &Line, script: &Script, message: &Message) {
-        let book_symbol = message.book_symbol.as_deref();
-        let recorded_depth = book_symbol.map_or(0, |symbol| script.depth(symbol));
-        let nothing = TruthBook::default();
-        let mut tops = HashMap::new();
-        if let Some(symbol) = book_symbol {
-            for client in self.clients.values() {
-                if let Some(depth) = client.shallow_depth(&message.key, recorded_depth) {
-                    let book = self.truth.book(symbol).unwrap_or(&nothing);
-                    tops.entry(depth).or_insert_with(|| Top::of(book, depth));
-                }
-            }
-        }
-        let had_book = book_symbol.is_some_and(|symbol| self.truth.book(symbol).is_some());
+    fn play_message(&mut self, line: &Line, script: &Script, message: &Message, is_dropped: bool) {
         self.truth.apply_line(line);
-        for client in self.clients.values().filter(|client| client.has(&message.key)) {
-            match (&client.words, book_symbol) {
-                (Words::Binance(session), _) if !session.is_combined() => {
-                    let inner = message.inner.as_ref().unwrap_or(&message.payload);
-                    client.outbox.push_text(inner.clone());
-                }
-                (Words::Kraken(_), Some(symbol))
-                    if let Some(depth) = client.shallow_depth(&message.key, recorded_depth) =>
-                {
-                    let Some(book) = self.truth.book(symbol) else { continue };
-                    let text = match tops.get(&depth) {
-                        Some(top) if had_book => top.update(symbol, book, line.recv_ns),
-                        _ => Some(kraken::snapshot(symbol, book, depth, line.recv_ns)),
-                    };
-                    if let Some(text) = text {
-                        client.outbox.push_text(text);
-                    }
-                }
-                _ => client.outbox.push_text(message.payload.clone()),
+        let listed = &script.listed;
+        let moment = Moment { truth: &self.truth, listed, at_ns: line.recv_ns };
+        for client in self.clients.values_mut() {
+            if !client.session.has(&message.key) {
+                continue;
+            }
+            if is_dropped {
+                client.session.lose(message, &moment);
+            } else if let Some(text) = client.session.tell(message, &moment) {
+                client.outbox.push_text(text);
             }
         }
     }
 
     pub(super) fn open(&mut self, target: &Target, outbox: Arc<Outbox>) -> u64 {
         self.opened += 1;
-        let words = match self.dialect {
-            Dialect::Kraken => {
-                outbox.push_text(kraken::status(self.opened));
-                Words::Kraken(BTreeMap::new())
-            }
-            _ => Words::Binance(binance::Session::open(&target.path, &target.query)),
-        };
-        self.clients.insert(self.opened, Client { outbox, words });
+        let session = self.dialect.session(&target.path, &target.query, self.opened);
+        if let Some(greeting) = session.greeting() {
+            outbox.push_text(greeting);
+        }
+        self.clients.insert(self.opened, Client { outbox, session });
         self.opened
     }
 
@@ -262,35 +200,9 @@ impl Stage {
     /// Obeys one message of a client and puts the replies into its outbox.
     pub(super) fn message(&mut self, connection: u64, text: &str, script: &Script, at_ns: u64) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
-        match &mut client.words {
-            Words::Binance(session) => client.outbox.push_text(session.message(text)),
-            Words::Kraken(subscriptions) => match kraken::Request::read(text, at_ns) {
-                kraken::Request::Reply(reply) => client.outbox.push_text(reply),
-                kraken::Request::Subscription(request) => {
-                    for symbol in &request.symbols {
-                        let key = kraken_key(&request.channel, symbol);
-                        let obeyed = if request.begins {
-                            begin(subscriptions, &request, symbol, key, script)
-                        } else {
-                            subscriptions.remove(&key).map(drop).ok_or("Subscription not found")
-                        };
-                        if let Err(reason) = obeyed {
-                            let reason = format!("{reason} {symbol}");
-                            client.outbox.push_text(request.refuse(&reason, at_ns));
-                            continue;
-                        }
-                        client.outbox.push_text(request.acknowledge(symbol, at_ns));
-                        if request.begins
-                            && request.channel == "book"
-                            && request.snapshot
-                            && let Some(book) = self.truth.book(symbol)
-                        {
-                            let text = kraken::snapshot(symbol, book, request.depth, at_ns);
-                            client.outbox.push_text(text);
-                        }
-                    }
-                }
-            },
+        let moment = Moment { truth: &self.truth, listed: &script.listed, at_ns };
+        for reply in client.session.hear(text, &moment) {
+            client.outbox.push_text(reply);
         }
     }
 
@@ -315,28 +227,4 @@ impl Stage {
         desk.waiting.push(waiter);
         Ok(Image::Later(later))
     }
-}
-
-fn begin(
-    subscriptions: &mut BTreeMap<String, usize>,
-    request: &kraken::Subscription,
-    symbol: &str,
-    key: String,
-    script: &Script,
-) -> Result<(), &'static str> {
-    if !script.has_symbol(symbol) {
-        return Err("Currency pair not supported");
-    }
-    let is_book = request.channel == "book";
-    if is_book && !(1..=script.depth(symbol)).contains(&request.depth) {
-        return Err("Depth not supported");
-    }
-    if subscriptions.contains_key(&key) {
-        return Err("Already subscribed");
-    }
-    if subscriptions.len() >= KRAKEN_SUBSCRIPTIONS_MAX {
-        return Err("Too many subscriptions");
-    }
-    subscriptions.insert(key, if is_book { request.depth } else { 0 });
-    Ok(())
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
 use crate::truth::TruthBook;
-use crate::venue::Dialect;
+use crate::venue::{Dialect, Message, Moment, Recorded};
 
 /// Streams that one connection may have.
 const STREAMS_MAX: usize = 1024;
@@ -72,6 +72,18 @@ impl<'a> DepthImage<'a> {
     /// The image in `text`, when it is one.
     pub(crate) fn read(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
+    }
+}
+
+/// Reads recorded messages of combined streams.
+#[derive(Debug)]
+pub(crate) struct Reader;
+
+impl super::Reader for Reader {
+    fn read<'a>(&mut self, text: &'a str) -> Option<Recorded<'a>> {
+        let combined: Combined<'a> = serde_json::from_str(text).ok()?;
+        let key = stream_key(combined.stream);
+        Some(Recorded { key, symbol: None, book: None, inner: Some(combined.data.get()) })
     }
 }
 
@@ -203,6 +215,25 @@ impl Session {
     }
 }
 
+impl super::Session for Session {
+    fn hear(&mut self, text: &str, _moment: &Moment<'_>) -> Vec<String> {
+        vec![self.message(text)]
+    }
+
+    fn has(&self, key: &str) -> bool {
+        Self::has(self, key)
+    }
+
+    fn subscriptions(&self) -> usize {
+        Self::subscriptions(self)
+    }
+
+    fn tell(&mut self, message: &Message, _moment: &Moment<'_>) -> Option<Bytes> {
+        let whole = &message.payload;
+        Some(if self.combined { whole } else { message.inner.as_ref().unwrap_or(whole) }.clone())
+    }
+}
+
 fn error_reply(code: u8, message: &str, id: &str) -> String {
     let message = serde_json::Value::from(message);
     format!(r#"{{"code":{code},"msg":{message},"id":{id}}}"#)
@@ -217,7 +248,7 @@ pub(crate) fn rest_error(code: i32, message: &str) -> String {
 pub(crate) fn depth_limit(dialect: Dialect, asked: Option<usize>) -> usize {
     let (default, deepest) = match dialect {
         Dialect::BinanceSpot => (100, 5000),
-        Dialect::BinanceUsdm | Dialect::BinanceCoinm | Dialect::Kraken => (500, 1000),
+        _ => (500, 1000),
     };
     asked.unwrap_or(default).clamp(1, deepest)
 }
@@ -234,12 +265,12 @@ pub(crate) fn depth_body(
     let at_ms = at_ns / 1_000_000;
     // Writing to a string cannot fail.
     let _ = match dialect {
-        Dialect::BinanceSpot | Dialect::Kraken => Ok(()),
         Dialect::BinanceUsdm => write!(out, r#""E":{at_ms},"T":{at_ms},"#),
         Dialect::BinanceCoinm => {
             let pair = symbol.split('_').next().unwrap_or(symbol);
             write!(out, r#""E":{at_ms},"T":{at_ms},"symbol":"{symbol}","pair":"{pair}","#)
         }
+        _ => Ok(()),
     };
     out.push_str(r#""bids":["#);
     push_levels(&mut out, book, Side::Bid, limit);

@@ -5,57 +5,41 @@
 //! checksum counts trailing zeros.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
 use crate::clock::rfc3339;
 use crate::truth::{TruthBook, TruthLevel};
+use crate::venue::{
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, joined, quoted,
+};
 
 /// The depth of a book when a client names none.
-pub(crate) const DEPTH_DEFAULT: usize = 10;
+const DEPTH_DEFAULT: usize = 10;
 
 /// Symbols that one request may name.
 const SYMBOLS_MAX: usize = 1024;
 
-/// What a recorded message is.
-#[derive(Debug)]
-pub(crate) enum Recorded<'a> {
-    /// The venue acknowledged a subscription to a book.
-    Subscribed {
-        /// Of this symbol.
-        symbol: Cow<'a, str>,
-        /// At this depth.
-        depth: usize,
-    },
-    /// A book or its change.
-    Book(BookMessage<'a>),
-    /// Another channel: `trade`, `ticker`, `heartbeat` …
-    Other {
-        /// Which.
-        channel: &'a str,
-        /// Of which symbol, if of one.
-        symbol: Option<Cow<'a, str>>,
-    },
+/// The key of what every connection with a subscription is sent.
+const HEARTBEAT_KEY: &str = "heartbeat ";
+
+fn key(channel: &str, symbol: &str) -> String {
+    format!("{channel} {symbol}")
 }
 
-/// A book or its change.
-#[derive(Debug)]
-pub(crate) struct BookMessage<'a> {
-    /// The levels are the whole book.
-    pub(crate) is_snapshot: bool,
-    /// Of which symbol.
-    pub(crate) symbol: Cow<'a, str>,
-    /// Price and quantity of the bids.
-    pub(crate) bids: Vec<(&'a str, &'a str)>,
-    /// Price and quantity of the asks.
-    pub(crate) asks: Vec<(&'a str, &'a str)>,
+/// Reads what was recorded; learns the depths of books from acknowledgements.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    depths: HashMap<String, usize>,
 }
 
 #[derive(Deserialize)]
-struct Message<'a> {
+struct Incoming<'a> {
     #[serde(default)]
     channel: Option<&'a str>,
     #[serde(default, rename = "type")]
@@ -101,13 +85,13 @@ struct Level<'a> {
     qty: &'a RawValue,
 }
 
-impl<'a> Recorded<'a> {
-    /// What `text` is; `None` for what concerns one connection only.
-    pub(crate) fn read(text: &'a str) -> Option<Self> {
-        let message: Message<'a> = serde_json::from_str(text).ok()?;
+impl super::Reader for Reader {
+    fn read<'a>(&mut self, text: &'a str) -> Option<Recorded<'a>> {
+        let message: Incoming<'a> = serde_json::from_str(text).ok()?;
         if message.method == Some("subscribe") {
             let result = message.result.filter(|result| result.channel == "book")?;
-            return Some(Self::Subscribed { symbol: result.symbol?, depth: result.depth? });
+            self.depths.insert(result.symbol?.into_owned(), result.depth?);
+            return None;
         }
         let channel = message.channel.filter(|channel| *channel != "status")?;
         if channel == "book" {
@@ -116,22 +100,160 @@ impl<'a> Recorded<'a> {
             let literals = |levels: Vec<Level<'a>>| {
                 levels.into_iter().map(|l| (l.price.get(), l.qty.get())).collect()
             };
-            return Some(Self::Book(BookMessage {
+            let depth = self.depths.get(&*book.symbol).copied().unwrap_or(DEPTH_DEFAULT);
+            let read = BookMessage {
                 is_snapshot: message.kind == Some("snapshot"),
-                symbol: book.symbol,
                 bids: literals(book.bids),
                 asks: literals(book.asks),
-            }));
+                cut_to: Some(depth),
+                ..BookMessage::default()
+            };
+            let key = key("book", &book.symbol);
+            return Some(Recorded {
+                key,
+                symbol: Some(book.symbol),
+                book: Some(read),
+                inner: None,
+            });
         }
         let subjects: Option<Vec<Subject<'a>>> =
             message.data.and_then(|data| serde_json::from_str(data.get()).ok());
         let symbol = subjects.and_then(|list| list.into_iter().next()?.symbol);
-        Some(Self::Other { channel, symbol })
+        let key = key(channel, symbol.as_deref().unwrap_or_default());
+        Some(Recorded { key, symbol, book: None, inner: None })
+    }
+}
+
+/// One connection.
+pub(crate) struct Session {
+    connection: u64,
+    /// By key.
+    streams: BTreeMap<String, Stream>,
+}
+
+/// A subscription to a channel of a symbol.
+struct Stream {
+    symbol: String,
+    /// 0 for what has none.
+    depth: usize,
+    /// Of a book that is shallower than the recorded one: what the client holds, once it has it.
+    top: Option<Top>,
+}
+
+impl Session {
+    /// A connection with this number.
+    pub(crate) const fn open(connection: u64) -> Self {
+        Self { connection, streams: BTreeMap::new() }
+    }
+
+    fn obey(&mut self, request: &Subscription, symbol: &str, moment: &Moment<'_>) -> Vec<String> {
+        let key = key(&request.channel, symbol);
+        let obeyed = if request.begins {
+            self.begin(request, symbol, &key, moment)
+        } else {
+            self.streams.remove(&key).map(drop).ok_or("Subscription not found")
+        };
+        if let Err(reason) = obeyed {
+            return vec![request.refuse(&format!("{reason} {symbol}"), moment.at_ns)];
+        }
+        let mut replies = vec![request.acknowledge(symbol, moment.at_ns)];
+        let is_book = request.begins && request.channel == "book";
+        if let (true, Some(book)) = (is_book, moment.book(symbol)) {
+            if request.snapshot {
+                replies.push(book_snapshot(symbol, book, request.depth, moment.at_ns));
+            }
+            self.refresh(&key, moment);
+        }
+        replies
+    }
+
+    fn begin(
+        &mut self,
+        request: &Subscription,
+        symbol: &str,
+        key: &str,
+        moment: &Moment<'_>,
+    ) -> Result<(), &'static str> {
+        if !moment.listed.has_symbol(symbol) {
+            return Err("Currency pair not supported");
+        }
+        let is_book = request.channel == "book";
+        if is_book && !(1..=moment.listed.depth(symbol)).contains(&request.depth) {
+            return Err("Depth not supported");
+        }
+        if self.streams.contains_key(key) {
+            return Err("Already subscribed");
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            return Err("Too many subscriptions");
+        }
+        let depth = if is_book { request.depth } else { 0 };
+        self.streams.insert(key.to_owned(), Stream { symbol: symbol.to_owned(), depth, top: None });
+        Ok(())
+    }
+
+    /// Takes down what a client of a shallow book holds, or is taken to hold.
+    fn refresh(&mut self, key: &str, moment: &Moment<'_>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let is_shallow = stream.depth < moment.listed.depth(&stream.symbol);
+        if let (true, Some(book)) = (is_shallow, moment.book(&stream.symbol)) {
+            stream.top = Some(Top::of(book, stream.depth));
+        }
+    }
+}
+
+impl super::Session for Session {
+    fn greeting(&self) -> Option<String> {
+        Some(status(self.connection))
+    }
+
+    fn hear(&mut self, text: &str, moment: &Moment<'_>) -> Vec<String> {
+        match Request::read(text, moment.at_ns) {
+            Request::Reply(reply) => vec![reply],
+            Request::Subscription(request) => request
+                .symbols
+                .iter()
+                .flat_map(|symbol| self.obey(&request, symbol, moment))
+                .collect(),
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        match key {
+            HEARTBEAT_KEY => !self.streams.is_empty(),
+            _ => self.streams.contains_key(key),
+        }
+    }
+
+    fn subscriptions(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn tell(&mut self, message: &Message, moment: &Moment<'_>) -> Option<Bytes> {
+        let verbatim = Some(message.payload.clone());
+        let Some(stream) = self.streams.get(&message.key) else { return verbatim };
+        let is_shallow = stream.depth < moment.listed.depth(&stream.symbol);
+        if !message.is_book || !is_shallow {
+            return verbatim;
+        }
+        let book = moment.book(&stream.symbol)?;
+        let text = match &stream.top {
+            Some(top) => top.update(&stream.symbol, book, moment.at_ns),
+            None => Some(book_snapshot(&stream.symbol, book, stream.depth, moment.at_ns)),
+        };
+        self.refresh(&message.key, moment);
+        text.map(Bytes::from)
+    }
+
+    fn lose(&mut self, message: &Message, moment: &Moment<'_>) {
+        if message.is_book {
+            self.refresh(&message.key, moment);
+        }
     }
 }
 
 /// A request of a client, or the reply to what is none.
-pub(crate) enum Request {
+enum Request {
     /// `subscribe` or `unsubscribe`.
     Subscription(Subscription),
     /// This reply is all.
@@ -139,17 +261,17 @@ pub(crate) enum Request {
 }
 
 /// A request to begin or end subscriptions.
-pub(crate) struct Subscription {
+struct Subscription {
     /// It begins them.
-    pub(crate) begins: bool,
+    begins: bool,
     /// The channel.
-    pub(crate) channel: String,
+    channel: String,
     /// The symbols.
-    pub(crate) symbols: Vec<String>,
+    symbols: Vec<String>,
     /// The depth of the book.
-    pub(crate) depth: usize,
+    depth: usize,
     /// A snapshot is wanted.
-    pub(crate) snapshot: bool,
+    snapshot: bool,
     req_id: Option<u64>,
 }
 
@@ -175,7 +297,7 @@ struct Params {
 
 impl Request {
     /// Reads one message of a client at the time `at_ns`.
-    pub(crate) fn read(text: &str, at_ns: u64) -> Self {
+    fn read(text: &str, at_ns: u64) -> Self {
         let Ok(call) = serde_json::from_str::<Call>(text) else {
             return Self::Reply(failure(None, "Malformed request", None, at_ns));
         };
@@ -206,7 +328,7 @@ impl Request {
 
 impl Subscription {
     /// The acknowledgement for one symbol.
-    pub(crate) fn acknowledge(&self, symbol: &str, at_ns: u64) -> String {
+    fn acknowledge(&self, symbol: &str, at_ns: u64) -> String {
         let method = self.method();
         let mut result = format!(r#""channel":{}"#, quoted(&self.channel));
         // Writing to a string cannot fail.
@@ -225,7 +347,7 @@ impl Subscription {
     }
 
     /// The refusal for one symbol, or of all.
-    pub(crate) fn refuse(&self, reason: &str, at_ns: u64) -> String {
+    fn refuse(&self, reason: &str, at_ns: u64) -> String {
         failure(Some(self.method()), reason, self.req_id, at_ns)
     }
 
@@ -244,10 +366,6 @@ fn failure(method: Option<&str>, reason: &str, req_id: Option<u64>, at_ns: u64) 
     )
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 fn times(at_ns: u64) -> String {
     let at = rfc3339(at_ns);
     format!(r#""time_in":"{at}","time_out":"{at}""#)
@@ -258,20 +376,19 @@ fn req_id_field(req_id: Option<u64>) -> String {
 }
 
 /// What the venue says when a connection opens.
-pub(crate) fn status(connection: u64) -> String {
+fn status(connection: u64) -> String {
     format!(
         r#"{{"channel":"status","type":"update","data":[{{"version":"2.0.0","system":"online","api_version":"v2","connection_id":{connection}}}]}}"#
     )
 }
 
-/// A whole book to the depth asked for.
-pub(crate) fn snapshot(symbol: &str, book: &TruthBook, depth: usize, at_ns: u64) -> String {
-    let top = |side| book.levels(side).take(depth).cloned().collect();
-    book_message("snapshot", symbol, &top(Side::Bid), &top(Side::Ask), book, at_ns)
+fn book_snapshot(symbol: &str, book: &TruthBook, depth: usize, at_ns: u64) -> String {
+    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, depth));
+    snapshot(&Levels { symbol, bids: &bids, asks: &asks, at_ns }, checksum(book))
 }
 
 /// The best levels of a book, before a change of it.
-pub(crate) struct Top {
+struct Top {
     depth: usize,
     bids: Vec<TruthLevel>,
     asks: Vec<TruthLevel>,
@@ -279,14 +396,14 @@ pub(crate) struct Top {
 
 impl Top {
     /// The `depth` best levels of `book`.
-    pub(crate) fn of(book: &TruthBook, depth: usize) -> Self {
-        let top = |side| book.levels(side).take(depth).cloned().collect();
+    fn of(book: &TruthBook, depth: usize) -> Self {
+        let top = |side| best_levels(book, side, depth);
         Self { depth, bids: top(Side::Bid), asks: top(Side::Ask) }
     }
 
     /// The update that a subscriber at this depth gets when the book has become `book`, if any: the
     /// levels that came or changed, and those that were deleted, but none for those pushed out.
-    pub(crate) fn update(&self, symbol: &str, book: &TruthBook, at_ns: u64) -> Option<String> {
+    fn update(&self, symbol: &str, book: &TruthBook, at_ns: u64) -> Option<String> {
         let changes = |side, before: &[TruthLevel]| -> Vec<TruthLevel> {
             let after: Vec<&TruthLevel> = book.levels(side).take(self.depth).collect();
             let deleted = before
@@ -301,38 +418,54 @@ impl Top {
         if bids.is_empty() && asks.is_empty() {
             return None;
         }
-        Some(book_message("update", symbol, &bids, &asks, book, at_ns))
+        Some(update(&Levels { symbol, bids: &bids, asks: &asks, at_ns }, checksum(book)))
     }
 }
 
-fn book_message(
-    kind: &str,
-    symbol: &str,
-    bids: &Vec<TruthLevel>,
-    asks: &Vec<TruthLevel>,
-    book: &TruthBook,
-    at_ns: u64,
-) -> String {
-    let list = |levels: &Vec<TruthLevel>| {
-        let texts: Vec<String> = levels
-            .iter()
-            .map(|level| format!(r#"{{"price":{},"qty":{}}}"#, level.px, level.qty))
-            .collect();
-        texts.join(",")
+/// A whole book, and what it hashes to.
+pub fn snapshot(levels: &Levels<'_>, checksum: u32) -> String {
+    book_message("snapshot", levels, checksum)
+}
+
+/// A change of a book, and what the book hashes to after it.
+pub fn update(levels: &Levels<'_>, checksum: u32) -> String {
+    book_message("update", levels, checksum)
+}
+
+fn book_message(kind: &str, levels: &Levels<'_>, checksum: u32) -> String {
+    let list = |levels: &[TruthLevel]| {
+        joined(levels, |level| format!(r#"{{"price":{},"qty":{}}}"#, level.px, level.qty))
     };
     format!(
-        r#"{{"channel":"book","type":"{kind}","data":[{{"symbol":{},"bids":[{}],"asks":[{}],"checksum":{},"timestamp":"{}"}}]}}"#,
-        quoted(symbol),
-        list(bids),
-        list(asks),
-        checksum(book),
-        rfc3339(at_ns)
+        r#"{{"channel":"book","type":"{kind}","data":[{{"symbol":{},"bids":[{}],"asks":[{}],"checksum":{checksum},"timestamp":"{}"}}]}}"#,
+        quoted(levels.symbol),
+        list(levels.bids),
+        list(levels.asks),
+        rfc3339(levels.at_ns)
     )
+}
+
+/// A trade.
+pub fn trade(print: &Print<'_>) -> String {
+    format!(
+        r#"{{"channel":"trade","type":"update","data":[{{"symbol":{},"side":"{}","price":{},"qty":{},"ord_type":"limit","trade_id":{},"timestamp":"{}"}}]}}"#,
+        quoted(print.symbol),
+        if print.buyer_took { "buy" } else { "sell" },
+        print.px,
+        print.qty,
+        print.id,
+        rfc3339(print.at_ns)
+    )
+}
+
+/// What is sent about once a second when nothing else is.
+pub fn heartbeat() -> String {
+    r#"{"channel":"heartbeat"}"#.to_owned()
 }
 
 /// The venue's checksum: CRC-32 over the 10 best asks, then the 10 best bids, each price and
 /// quantity without its point and leading zeros.
-pub(crate) fn checksum(book: &TruthBook) -> u32 {
+pub fn checksum(book: &TruthBook) -> u32 {
     let mut text = String::new();
     for side in [Side::Ask, Side::Bid] {
         for level in book.levels(side).take(10) {

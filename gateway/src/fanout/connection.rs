@@ -13,6 +13,7 @@ use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::RequestId;
 use tickfan_core::ws;
 
+use super::poller::Interest;
 use super::request::Work;
 use super::seat::Bridge;
 use super::socket::Socket;
@@ -274,16 +275,7 @@ pub struct Connection {
     /// Pings sent since anything was read.
     pub pings_unanswered: u8,
     /// What the poller watches it for.
-    pub watched: Option<Watched>,
-}
-
-/// What the poller watches a connection for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watched {
-    /// There is something to read.
-    pub reading: bool,
-    /// The socket takes bytes again.
-    pub writing: bool,
+    pub watched: Option<Interest>,
 }
 
 impl std::fmt::Debug for Connection {

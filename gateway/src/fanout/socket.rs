@@ -5,8 +5,6 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use polling::{Event, PollMode, Poller};
-
 use crate::limits::{SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
 use crate::places::Place;
 
@@ -113,15 +111,4 @@ impl Socket for TcpSocket {
         // Best effort: the connection ends either way.
         let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(std::time::Duration::ZERO));
     }
-}
-
-/// Has the poller watch a socket.
-///
-/// # Errors
-/// When the poller refuses it.
-#[expect(unsafe_code, reason = "the poller cannot know how long a socket lives")]
-pub fn watch(poller: &Poller, tcp: &TcpStream, interest: Event) -> io::Result<()> {
-    // SAFETY: the shard's loop is the only caller, and takes every socket out of the poller before
-    // it drops it (`Driver::settle`).
-    unsafe { poller.add_with_mode(tcp, interest, PollMode::Level) }
 }

@@ -520,6 +520,7 @@ fn checksum(bids: &[Mantissas], asks: &[Mantissas], _digits: Scales) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tickfan_core::decimal::Decimal;
 
     const BTC: InstrumentId = InstrumentId(3);
     const ETH: InstrumentId = InstrumentId(4);

@@ -3,9 +3,10 @@
 //! Called by the decoders, on their threads. It knows no venue, and must never guess: what it cannot
 //! read exactly is an error or nothing.
 
+use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tickfan_core::decimal::{Decimal, fraction_digits};
 use tickfan_core::market::Nanos;
@@ -20,29 +21,55 @@ pub(super) fn each<'m, T: Deserialize<'m>>(
     name: &'static str,
     visit: impl FnMut(T) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
-    struct Elements<T, F>(F, PhantomData<T>);
+    let array = array.ok_or(Malformed::Field(name))?;
+    elements(visit)
+        .deserialize(&mut serde_json::Deserializer::from_str(array.get()))
+        .map_err(|_| Malformed::Field(name))?
+}
 
-    impl<'m, T: Deserialize<'m>, F: FnMut(T) -> Result<(), Malformed>> Visitor<'m> for Elements<T, F> {
-        type Value = Result<(), Malformed>;
+/// An array that is being read, visited as by [`each`]: for messages too long to be gone through
+/// twice.
+pub(super) const fn elements<T, F>(visit: F) -> Elements<T, F>
+where
+    F: FnMut(T) -> Result<(), Malformed>,
+{
+    Elements(visit, PhantomData)
+}
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an array")
-        }
+/// See [`elements`].
+pub(super) struct Elements<T, F>(F, PhantomData<T>);
 
-        fn visit_seq<A: SeqAccess<'m>>(mut self, mut array: A) -> Result<Self::Value, A::Error> {
-            let mut first_failure = Ok(());
-            while let Some(element) = array.next_element()? {
-                let visited = (self.0)(element);
-                first_failure = first_failure.and(visited);
-            }
-            Ok(first_failure)
-        }
+impl<'m, T, F> DeserializeSeed<'m> for Elements<T, F>
+where
+    T: Deserialize<'m>,
+    F: FnMut(T) -> Result<(), Malformed>,
+{
+    type Value = Result<(), Malformed>;
+
+    fn deserialize<D: Deserializer<'m>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'m, T, F> Visitor<'m> for Elements<T, F>
+where
+    T: Deserialize<'m>,
+    F: FnMut(T) -> Result<(), Malformed>,
+{
+    type Value = Result<(), Malformed>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
     }
 
-    let array = array.ok_or(Malformed::Field(name))?;
-    serde_json::Deserializer::from_str(array.get())
-        .deserialize_seq(Elements(visit, PhantomData))
-        .map_err(|_| Malformed::Field(name))?
+    fn visit_seq<A: SeqAccess<'m>>(mut self, mut array: A) -> Result<Self::Value, A::Error> {
+        let mut first_failure = Ok(());
+        while let Some(element) = array.next_element()? {
+            let visited = (self.0)(element);
+            first_failure = first_failure.and(visited);
+        }
+        Ok(first_failure)
+    }
 }
 
 /// Reads a decimal as the venue wrote it and remembers how fine it is written.
