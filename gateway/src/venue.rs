@@ -18,6 +18,7 @@ pub mod deribit;
 pub mod kraken;
 pub mod kraken_v1;
 pub mod okx;
+mod tape;
 mod text;
 
 /// What is wrong with a venue's message.

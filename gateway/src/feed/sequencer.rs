@@ -75,10 +75,12 @@ impl Sequencer {
             self.position = Position::AtEvent(continuity.map(|event| event.last));
             return Verdict::Apply;
         };
-        if event.last <= held {
+        // What follows exactly is taken at its word: a venue that begins its numbers anew goes back.
+        let is_next = event.follows == held;
+        if event.last <= held && !is_next {
             return Verdict::Old;
         }
-        if event.follows == held || (at_image && event.follows < held) {
+        if is_next || (at_image && event.follows < held) {
             self.position = Position::AtEvent(Some(event.last));
             return Verdict::Apply;
         }

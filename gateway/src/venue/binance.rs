@@ -6,12 +6,11 @@
 //! block, or guess: what it cannot read exactly is an error.
 
 use std::collections::HashMap;
-use std::mem;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
+use simd_json::{Node, StaticNode};
 use tickfan_core::decimal::Decimal;
 use tickfan_core::market::{
     Aggressor, BboEvent, BookEvent, BookKind, Channel, Continuity, EventBatch, InstrumentId,
@@ -19,7 +18,7 @@ use tickfan_core::market::{
     Trading, Venue,
 };
 
-use super::text::measured;
+use super::tape::{Parser, decimal, entries, field, number, read_sides, text};
 use super::{
     Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, TradeStream,
     VenueDecoder, quoted_after,
@@ -141,11 +140,7 @@ pub struct Decoder {
     reader: Reader,
     depth_limit: u32,
     trades: TradeStream,
-    buffers: Buffers,
-    // The copy of a message that the parser rewrites, so that a broken message can still be
-    // searched for its symbol. The parser would copy in any case, to pad.
-    padded: Vec<u8>,
-    tape: Tape<'static>,
+    parser: Parser,
 }
 
 impl Decoder {
@@ -159,9 +154,7 @@ impl Decoder {
             depth_limit: depth_limit.unwrap_or(u32::MAX).min(market.depth_limit_max),
             trades: subscription.trades.unwrap_or(market.trades),
             reader: Reader { market, ids: ids.collect(), instruments: subscription.instruments },
-            buffers: Buffers::default(),
-            padded: Vec::new(),
-            tape: Tape(Vec::new()),
+            parser: Parser::default(),
         }
     }
 
@@ -208,34 +201,13 @@ impl VenueDecoder for Decoder {
     }
 
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
-        self.padded.clear();
-        self.padded.extend_from_slice(message);
-        self.padded.resize(message.len() + INPUT_PADDING, 0);
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
-
-        // The tape borrows the message; emptied, its memory serves the next one.
-        let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let parsed = simd_json::fill_tape_padded(
-            &mut self.padded,
-            message.len(),
-            &mut self.buffers,
-            &mut tape,
-        );
-        let result = match parsed {
-            Ok(()) => self.reader.read(&tape.0, out),
-            Err(_) => {
-                let about = self.reader.subject_of_broken(message);
-                Err(DecodeError { about, what: Malformed::NotJson })
-            }
-        };
-        self.tape = tape.reset();
-
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
-        result
+        let reader = &self.reader;
+        self.parser.decode(
+            message,
+            out,
+            |nodes, out| reader.read(nodes, out),
+            || reader.subject_of_broken(message),
+        )
     }
 
     fn image_decoder(&self) -> ImageDecoder {
@@ -341,8 +313,9 @@ impl Reader {
         };
         let continuity = Continuity { follows, last };
         let event = BookEvent {
+            continuity: Some(continuity),
             te_ns: fields.te_ns()?,
-            ..read_sides(instrument, ("b", fields.bids), ("a", fields.asks), continuity, out)?
+            ..read_sides(instrument, ("b", fields.bids), ("a", fields.asks), out)?
         };
         out.events.push(MarketEvent::Book(event));
         Ok(())
@@ -469,118 +442,6 @@ fn refusal<'m>(payload: &[Node<'m>]) -> Option<&'m str> {
     field(error, "code").and(field(error, "msg")).and_then(text)
 }
 
-/// The value of one field of an object.
-fn field<'t, 'm>(nodes: &'t [Node<'m>], name: &str) -> Option<&'t [Node<'m>]> {
-    entries(nodes)?.find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
-/// The entries of an object, in the order in which the venue wrote them.
-fn entries<'t, 'm>(
-    nodes: &'t [Node<'m>],
-) -> Option<impl Iterator<Item = (&'m str, &'t [Node<'m>])>> {
-    let [Node::Object { .. }, rest @ ..] = nodes else {
-        return None;
-    };
-    let mut rest = rest;
-    Some(std::iter::from_fn(move || {
-        let [Node::String(key), value @ ..] = rest else {
-            return None;
-        };
-        let (value, after) = split_value(value)?;
-        rest = after;
-        Some((*key, value))
-    }))
-}
-
-/// Splits the first value, with all that is in it, from what follows.
-fn split_value<'t, 'm>(nodes: &'t [Node<'m>]) -> Option<(&'t [Node<'m>], &'t [Node<'m>])> {
-    let inner = match nodes.first()? {
-        Node::Array { count, .. } | Node::Object { count, .. } => *count,
-        Node::String(_) | Node::Static(_) => 0,
-    };
-    nodes.split_at_checked(inner + 1)
-}
-
-fn text<'m>(nodes: &[Node<'m>]) -> Option<&'m str> {
-    match nodes.first() {
-        Some(Node::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
-fn number(nodes: Option<&[Node<'_>]>, name: &'static str) -> Result<u64, Malformed> {
-    match nodes.and_then(<[_]>::first) {
-        Some(Node::Static(StaticNode::U64(number))) => Ok(*number),
-        Some(Node::Static(StaticNode::I64(number))) => {
-            u64::try_from(*number).map_err(|_| Malformed::Field(name))
-        }
-        _ => Err(Malformed::Field(name)),
-    }
-}
-
-fn decimal(nodes: Option<&[Node<'_>]>, name: &'static str) -> Result<Decimal, Malformed> {
-    let text = nodes.and_then(text).ok_or(Malformed::Field(name))?;
-    Decimal::parse(text.as_bytes()).map_err(|error| Malformed::Number(name, error))
-}
-
-/// A field that holds one side of a book, with its name for errors.
-type SideField<'t, 'm> = (&'static str, Option<&'t [Node<'m>]>);
-
-/// Reads both sides of a depth event; time and kind are the caller's.
-fn read_sides(
-    instrument: InstrumentId,
-    bids: SideField<'_, '_>,
-    asks: SideField<'_, '_>,
-    continuity: Continuity,
-    out: &mut EventBatch,
-) -> Result<BookEvent, Malformed> {
-    let mut digits = Digits::default();
-    let start = out.levels.len();
-    read_levels(bids, &mut digits, &mut out.levels)?;
-    let middle = out.levels.len();
-    read_levels(asks, &mut digits, &mut out.levels)?;
-    Ok(BookEvent {
-        instrument,
-        kind: BookKind::Delta,
-        bids: start..middle,
-        asks: middle..out.levels.len(),
-        continuity: Some(continuity),
-        checksum: None,
-        te_ns: 0,
-        px_digits: digits.px,
-        qty_digits: digits.qty,
-        cut_at: None,
-    })
-}
-
-/// Most digits behind the point so far.
-#[derive(Default)]
-struct Digits {
-    px: u8,
-    qty: u8,
-}
-
-/// Reads `[["0.0024","10"],…]`; an element beyond the two is no business of ours.
-fn read_levels(
-    (name, nodes): SideField<'_, '_>,
-    digits: &mut Digits,
-    levels: &mut Vec<LevelChange>,
-) -> Result<(), Malformed> {
-    let Some([Node::Array { len, .. }, rest @ ..]) = nodes else {
-        return Err(Malformed::Field(name));
-    };
-    levels.reserve(*len);
-    let mut rest = rest;
-    while let [Node::Array { len: 2.., count }, Node::String(px), Node::String(qty), ..] = rest {
-        levels.push(LevelChange {
-            px: measured(px, name, &mut digits.px)?,
-            qty: measured(qty, name, &mut digits.qty)?,
-        });
-        rest = rest.get(count + 1..).unwrap_or_default();
-    }
-    if rest.is_empty() { Ok(()) } else { Err(Malformed::Field(name)) }
-}
-
 fn read_bbo(
     instrument: InstrumentId,
     fields: &Fields<'_, '_>,
@@ -646,9 +507,10 @@ fn read_image(
         let continuity = Continuity { follows: last, last };
         Ok(BookEvent {
             kind: BookKind::Image,
+            continuity: Some(continuity),
             te_ns: fields.te_ns()?,
             cut_at: Some(cut_at),
-            ..read_sides(instrument, bids, asks, continuity, out)?
+            ..read_sides(instrument, bids, asks, out)?
         })
     });
     match image {

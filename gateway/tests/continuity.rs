@@ -1,0 +1,152 @@
+//! The rules by which venues link their events, through the feed in virtual time: hand-written
+//! messages in, states and levels out.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
+
+use std::sync::Arc;
+
+use tickfan::feed::{Feed, FeedOptions, Request};
+use tickfan::limits::SECOND_NS;
+use tickfan::stats::Stats;
+use tickfan_core::market::{Nanos, State, Venue, Why};
+use tickfan_core::snapshot::{Entry, Registry, Snapshot};
+
+struct Scene {
+    feed: Feed,
+    entry: Arc<Entry>,
+    now: Nanos,
+}
+
+impl Scene {
+    fn new(venue: Venue, symbol: &str) -> Self {
+        let entries = Registry::new(1).register(venue, &[Arc::from(symbol)], 7, 1).unwrap();
+        let mut feed = Feed::new(FeedOptions {
+            venue,
+            instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
+            depth: None,
+            trades: None,
+            marks: Vec::new(),
+            stats: Stats::default().feed(venue),
+            seed: 1,
+        });
+        feed.on_connected(SECOND_NS);
+        feed.take_requests();
+        Self { feed, entry: Arc::clone(&entries[0]), now: SECOND_NS }
+    }
+
+    fn say(&mut self, message: &str) {
+        self.now += 1_000;
+        self.feed.on_message(&mut message.as_bytes().to_vec(), self.now);
+        self.feed.publish(self.now);
+    }
+
+    /// The operations that are asked for now, each with the venue's word for it.
+    fn asked(&mut self) -> Vec<String> {
+        self.feed.on_time(self.now);
+        let operation = |request| match request {
+            Request::Send(text) => {
+                let text: serde_json::Value = serde_json::from_str(&text).unwrap();
+                text["op"].as_str().unwrap().to_owned()
+            }
+            other => panic!("{other:?}"),
+        };
+        self.feed.take_requests().into_iter().map(operation).collect()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.entry.load()
+    }
+
+    fn state(&self) -> (State, Why, u32) {
+        let status = self.snapshot().book.status;
+        (status.state, status.why, status.epoch)
+    }
+
+    fn bids(&self) -> Vec<(i64, i64)> {
+        self.snapshot().book.book.bids.iter().map(|level| (level.px.0, level.qty.0)).collect()
+    }
+}
+
+fn okx(action: &str, bids: &str, checksum: i32, follows: i64, last: i64) -> String {
+    format!(
+        r#"{{"arg":{{"channel":"books","instId":"BTC-USDT"}},"action":"{action}","data":[{{"asks":[],"bids":[{bids}],"ts":"1597026383085","checksum":{checksum},"prevSeqId":{follows},"seqId":{last}}}]}}"#
+    )
+}
+
+#[test]
+fn at_okx_an_event_follows_the_number_it_names_and_no_other() {
+    let mut scene = Scene::new(Venue::Okx, "BTC-USDT");
+    scene.say(&okx("snapshot", r#"["10","1","0","1"]"#, 0, -1, 100));
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
+    scene.say(&okx("update", r#"["9","1","0","1"]"#, 0, 100, 107));
+    assert_eq!(scene.bids(), [(10, 1), (9, 1)]);
+    let before = scene.snapshot();
+    scene.say(&okx("update", "", 0, 107, 107));
+    assert!(Arc::ptr_eq(&before, &scene.snapshot()), "a sign of life changes nothing");
+    scene.say(&okx("update", r#"["8","1","0","1"]"#, 0, 107, 3));
+    scene.say(&okx("update", r#"["7","1","0","1"]"#, 0, 3, 5));
+    assert_eq!(scene.bids(), [(10, 1), (9, 1), (8, 1), (7, 1)], "its numbers began anew");
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
+    assert_eq!(scene.asked(), [""; 0]);
+
+    scene.say(&okx("update", r#"["6","1","0","1"]"#, 0, 9, 12));
+    assert_eq!(scene.state(), (State::Gap, Why::SequenceGap, 7));
+    assert_eq!(scene.asked(), ["unsubscribe", "subscribe"]);
+    scene.say(&okx("snapshot", r#"["11","1","0","1"]"#, 0, -1, 20));
+    scene.say(&okx("update", r#"["6","2","0","1"]"#, 0, 20, 24));
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 8));
+    assert_eq!(scene.bids(), [(11, 1), (6, 2)]);
+}
+
+#[test]
+fn at_okx_a_checksum_is_held_against_the_book_unless_it_is_zero() {
+    let mut scene = Scene::new(Venue::Okx, "BTC-USDT");
+    let proof = crc32fast::hash(b"10:1.5").cast_signed();
+    scene.say(&okx("snapshot", r#"["10","1.50","0","1"]"#, proof, -1, 100));
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
+    scene.say(&okx("update", r#"["9","1","0","1"]"#, 0, 100, 107));
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
+    scene.say(&okx("update", r#"["8","1","0","1"]"#, proof, 107, 110));
+    assert_eq!(scene.state(), (State::Gap, Why::ChecksumMismatch, 7));
+    assert_eq!(scene.asked(), ["unsubscribe", "subscribe"]);
+}
+
+fn bybit(kind: &str, bids: &str, id: u64) -> String {
+    format!(
+        r#"{{"topic":"orderbook.200.BTCUSDT","type":"{kind}","ts":1672304484978,"data":{{"s":"BTCUSDT","b":[{bids}],"a":[],"u":{id},"seq":{}}},"cts":1672304484976}}"#,
+        1000 - id
+    )
+}
+
+#[test]
+fn at_bybit_changes_are_numbered_one_by_one() {
+    let mut scene = Scene::new(Venue::BybitLinear, "BTCUSDT");
+    scene.say(&bybit("snapshot", r#"["10","1"]"#, 50));
+    scene.say(&bybit("delta", r#"["9","1"]"#, 51));
+    let before = scene.snapshot();
+    scene.say(&bybit("delta", r#"["9","7"]"#, 51));
+    assert!(Arc::ptr_eq(&before, &scene.snapshot()), "what came twice changes nothing");
+    assert_eq!(scene.asked(), [""; 0]);
+    scene.say(&bybit("delta", r#"["8","1"]"#, 53));
+    assert_eq!(scene.state(), (State::Gap, Why::SequenceGap, 7));
+    assert_eq!(scene.asked(), ["unsubscribe", "subscribe"]);
+    scene.say(&bybit("snapshot", r#"["11","1"]"#, 60));
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 8));
+    assert_eq!(scene.bids(), [(11, 1)]);
+}
+
+#[test]
+fn at_bybit_an_image_may_come_at_any_time_and_after_a_restart_its_number_is_one() {
+    let mut scene = Scene::new(Venue::BybitSpot, "BTCUSDT");
+    scene.say(&bybit("snapshot", r#"["10","1"]"#, 50));
+    scene.say(&bybit("snapshot", r#"["12","1"]"#, 57));
+    scene.say(&bybit("delta", r#"["9","1"]"#, 58));
+    assert_eq!(scene.bids(), [(12, 1), (9, 1)]);
+    for kind in ["snapshot", "delta"] {
+        scene.say(&bybit(kind, r#"["20","1"]"#, 1));
+        scene.say(&bybit("delta", r#"["19","1"]"#, 2));
+        assert_eq!(scene.bids(), [(20, 1), (19, 1)], "{kind}");
+    }
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
+    assert_eq!(scene.asked(), [""; 0]);
+}
