@@ -376,13 +376,3 @@ fn okx_three_symbols() {
 fn bybit_linear_four_symbols() {
     check("bybit-linear-4sym-20260809", 5);
 }
-
-#[test]
-fn okx_three_symbols() {
-    check("okx-3sym-20220513", 8);
-}
-
-#[test]
-fn bybit_linear_four_symbols() {
-    check("bybit-linear-4sym-20260809", 5);
-}
