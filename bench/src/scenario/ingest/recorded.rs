@@ -31,9 +31,6 @@ pub(crate) const RECORDINGS: [&str; 13] = [
     "bitfinex-7sym-20210417",
 ];
 
-/// The depth that venues are asked for.
-const DEPTH: u32 = 1_000;
-
 /// What a feed is given; decoding may overwrite it.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
@@ -116,7 +113,8 @@ impl Recorded {
 
     fn decoder(&self) -> Box<dyn VenueDecoder> {
         let instruments = (0..).map(InstrumentId).zip(self.symbols.iter().cloned()).collect();
-        venue::decoder(self.venue, Subscription { instruments, depth: Some(DEPTH), trades: None })
+        // The depth that a venue is asked for by default is that of its recording.
+        venue::decoder(self.venue, Subscription { instruments, depth: None, trades: None })
     }
 
     /// Decodes every message of these inputs, and says how many events they were.
@@ -169,7 +167,7 @@ impl Recorded {
         let mut feed = Feed::new(FeedOptions {
             venue: self.venue,
             instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
-            depth: Some(DEPTH),
+            depth: None,
             trades: None,
             marks: Vec::new(),
             stats: Stats::default().feed(self.venue),
