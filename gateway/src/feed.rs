@@ -102,6 +102,8 @@ pub struct Feed {
     jitter: u64,
     scratch: Scratch,
     events: EventBatch,
+    /// The events stand where the stream has them, so that an image holds all that came before it.
+    is_in_order: bool,
     /// Places of instruments with something to publish, in the order of their first change.
     changed: Vec<u32>,
     requests: Vec<Request>,
@@ -158,6 +160,7 @@ impl Feed {
             jitter: options.seed,
             scratch: Scratch::default(),
             events: EventBatch::default(),
+            is_in_order: false,
             changed: Vec::new(),
             requests: Vec::new(),
             connections: Arc::default(),
@@ -263,6 +266,7 @@ impl Feed {
             stats: &self.stats,
             scratch: &mut self.scratch,
             jitter: &mut self.jitter,
+            is_in_order: self.is_in_order,
         };
         let instrument = &mut self.instruments[place];
         if !std::mem::replace(&mut instrument.is_queued, true) {
@@ -330,6 +334,7 @@ impl Feed {
             return;
         }
         self.events.clear();
+        self.is_in_order = true;
         match self.decoder.decode(message, &mut self.events) {
             Ok(()) => self.apply_events(now),
             Err(error) => self.on_malformed(&error, now),
@@ -429,7 +434,7 @@ impl Feed {
             }
             MarketEvent::Trading { instrument: None, trading } => {
                 self.with_all(|instrument, context| {
-                    instrument.trades_as(*trading, true, now, context);
+                    instrument.trades_with_all(*trading, now, context);
                 });
             }
             MarketEvent::Trading { instrument: Some(id), trading } => {
@@ -477,6 +482,7 @@ impl Feed {
             // Its events came over a connection that is gone.
             return;
         }
+        self.is_in_order = false;
         if self.instruments[place].has_aside() {
             return self.on_decoded(place, image, now);
         }

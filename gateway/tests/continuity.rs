@@ -150,3 +150,16 @@ fn at_bybit_an_image_may_come_at_any_time_and_after_a_restart_its_number_is_one(
     assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
     assert_eq!(scene.asked(), [""; 0]);
 }
+
+#[test]
+fn an_image_of_the_stream_supersedes_what_waited_though_its_number_is_smaller() {
+    let mut scene = Scene::new(Venue::BybitSpot, "BTCUSDT");
+    scene.say(&bybit("snapshot", r#"["10","1"]"#, 50));
+    scene.say(&bybit("delta", r#"["9","1"]"#, 52));
+    scene.say(&bybit("delta", r#"["8","1"]"#, 53));
+    assert_eq!(scene.state(), (State::Gap, Why::SequenceGap, 7));
+    scene.say(&bybit("snapshot", r#"["20","1"]"#, 1));
+    assert_eq!(scene.state(), (State::Live, Why::Synced, 8));
+    scene.say(&bybit("delta", r#"["19","1"]"#, 2));
+    assert_eq!(scene.bids(), [(20, 1), (19, 1)]);
+}

@@ -543,6 +543,19 @@ fn a_halt_keeps_updates_flowing_and_ends_with_what_is_right_then() {
 }
 
 #[test]
+fn a_halt_of_everything_leaves_what_was_said_of_one_alone() {
+    let mut scene = synced();
+    scene.say(Line::default().trading(Some(A), Trading::Ended));
+    scene.say(Line::default().trading(Some(B), Trading::Halted));
+    scene.say(Line::default().trading(None, Trading::Halted));
+    scene.say(Line::default().trading(None, Trading::Open));
+    assert_eq!(scene.state(A, Channel::Book).0, State::Closed, "it is delisted still");
+    assert_eq!(scene.state(B, Channel::Book).0, State::Halted, "it has a halt of its own");
+    scene.say(Line::default().trading(Some(B), Trading::Open));
+    assert_eq!(scene.state(B, Channel::Book).0, State::Live);
+}
+
+#[test]
 fn a_book_that_comes_back_during_a_halt_is_halted() {
     let mut scene = scene_of(Traits::default());
     scene.say(Line::default().trading(Some(A), Trading::Halted));

@@ -114,6 +114,8 @@ pub struct InstrumentFeed {
     doubts: Doubts,
     /// Whether it trades, as far as is known.
     trading: Trading,
+    /// It is halted because everything is.
+    is_halted_with_all: bool,
     /// Whether it traded when the venue's list was read last.
     listed: Trading,
     /// Its large image, while that is decoded.
@@ -155,6 +157,7 @@ impl InstrumentFeed {
             digits: Scales::default(),
             doubts: Doubts::default(),
             trading: listed,
+            is_halted_with_all: false,
             listed,
             aside: None,
             is_queued: false,
@@ -282,6 +285,7 @@ impl InstrumentFeed {
         context: &Context<'_>,
     ) {
         let before = std::mem::replace(&mut self.trading, trading);
+        self.is_halted_with_all = false;
         match (before, trading) {
             _ if before == trading => {}
             (_, Trading::Ended) => self.end(now),
@@ -293,6 +297,19 @@ impl InstrumentFeed {
                 }
                 self.settle_all(now, context.rules);
             }
+        }
+    }
+
+    /// The venue began, halted or ended trading of everything: what it said of this one alone stays.
+    pub fn trades_with_all(&mut self, trading: Trading, now: Nanos, context: &Context<'_>) {
+        match (self.trading, trading) {
+            (Trading::Ended, _) => {}
+            (Trading::Open, Trading::Halted) => {
+                self.trades_as(trading, true, now, context);
+                self.is_halted_with_all = true;
+            }
+            (Trading::Halted, Trading::Open) if !self.is_halted_with_all => {}
+            _ => self.trades_as(trading, true, now, context),
         }
     }
 
@@ -487,8 +504,8 @@ impl InstrumentFeed {
         let bids = &batch.levels[event.bids.clone()];
         let asks = &batch.levels[event.asks.clone()];
         if event.kind == BookKind::Image {
-            if self.is_aside() {
-                // This one came later, and holds what came between the two.
+            if context.is_in_order {
+                // Were they kept, those of a numbering that was begun anew would never follow it.
                 self.drop_aside();
                 self.drop_early();
             }
@@ -857,6 +874,8 @@ pub struct Context<'a> {
     pub scratch: &'a mut Scratch,
     /// State of the jitter.
     pub jitter: &'a mut u64,
+    /// The events stand where the stream has them, so that an image holds all that came before it.
+    pub is_in_order: bool,
 }
 
 impl Context<'_> {
