@@ -15,7 +15,7 @@ use tickfan::stats::Stats;
 use tickfan_core::decimal::{Decimal, fraction_digits, write_decimal};
 use tickfan_core::market::{
     BookEvent, BookKind, Continuity, EventBatch, InstrumentId, Level, LevelChange, MarketEvent,
-    Scales, Side, State, Why,
+    Scales, Side, State, Venue, Why,
 };
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 
@@ -57,16 +57,11 @@ fn crc_top20(snapshot: &Snapshot) -> u32 {
     crc32fast::hash(&out)
 }
 
-/// The way on which an image comes.
-#[derive(Clone, Copy)]
-enum Way {
-    Rest,
-    Stream,
-}
-
 struct Run {
     feed: Feed,
     entries: Vec<Arc<Entry>>,
+    /// What the feed has asked for, but for large images, which are decoded at once.
+    requests: Vec<Request>,
 }
 
 fn run(recording: &Recording, states: &States) -> Run {
@@ -84,7 +79,7 @@ fn run(recording: &Recording, states: &States) -> Run {
         seed: 1,
     });
     feed.on_connected(recording.lines[0].recv_ns);
-    Run { feed, entries }
+    Run { feed, entries, requests: Vec::new() }
 }
 
 impl Run {
@@ -95,7 +90,20 @@ impl Run {
 
     fn line(&mut self, line: &Line) {
         match line.kind {
-            Kind::Recv => self.feed.on_message(&mut line.payload.to_vec(), line.recv_ns),
+            Kind::Recv => {
+                self.feed.on_message(&mut line.payload.to_vec(), line.recv_ns);
+                for request in self.feed.take_requests() {
+                    match request {
+                        Request::Decode { instrument, mut message, connection } => {
+                            let mut image = EventBatch::default();
+                            let decode = self.feed.decoder().image_decoder();
+                            decode(instrument, &mut message, &mut image).unwrap();
+                            self.feed.on_image(instrument, connection, Some(image), line.recv_ns);
+                        }
+                        request => self.requests.push(request),
+                    }
+                }
+            }
             Kind::Rest => {
                 // The feed has asked for it by now: its subscription is never confirmed here.
                 self.feed.on_time(line.recv_ns);
@@ -110,35 +118,34 @@ impl Run {
         let id = self.entry(symbol).instrument.id;
         let mut image = EventBatch::default();
         (self.feed.decoder().image_decoder())(id, body, &mut image).unwrap();
-        self.feed.on_image(id, Some(image), now);
+        self.image(symbol, image, now);
     }
 
-    /// How the feed has asked for the books of `symbols` anew, and for nothing else.
-    fn asks_for(&mut self, symbols: &[&str], now: u64) -> Option<ImageFrom> {
+    fn image(&mut self, symbol: &str, image: EventBatch, now: u64) {
+        let id = self.entry(symbol).instrument.id;
+        self.feed.on_image(id, self.feed.connection(), Some(image), now);
+    }
+
+    /// Whether the feed has asked for books of `symbols` anew, and for nothing else.
+    fn asks_for(&mut self, symbols: &[&str], now: u64) -> bool {
         self.feed.on_time(now);
-        let mut requests = self.feed.take_requests();
+        let mut requests = std::mem::take(&mut self.requests);
+        requests.append(&mut self.feed.take_requests());
         let keepalive = self.feed.decoder().keepalive().map(|(text, _)| Request::Send(text));
         requests.retain(|request| Some(request) != keepalive.as_ref());
-        let mut from = None;
         for request in &requests {
-            let (text, begin, end, way) = match request {
-                Request::Image { path, .. } => (path, "symbol=", "&", ImageFrom::Rest),
-                Request::Send(text) => (text, "", "", ImageFrom::Stream),
-                Request::Reconnect => panic!("{symbols:?}: a reconnect"),
+            let (text, begin, end) = match request {
+                Request::Image { path, .. } => (path, "symbol=", "&"),
+                Request::Send(text) => (text, "", ""),
+                _ => panic!("{symbols:?}: {request:?}"),
             };
             let names = |symbol: &&str| text.contains(&format!("{begin}{symbol}{end}"));
-            assert!(symbols.iter().any(names), "{symbols:?}: {text}");
-            from = Some(way);
+            // Bitfinex ends a subscription by the number of its channel.
+            let is_end = text.contains(r#""chanId""#);
+            assert!(is_end || symbols.iter().any(names), "{symbols:?}: {text}");
         }
-        from
+        !requests.is_empty()
     }
-}
-
-/// Where an image comes from that was asked for.
-#[derive(Debug, Clone, Copy)]
-enum ImageFrom {
-    Rest,
-    Stream,
 }
 
 /// Every publication equals a row of the states.
@@ -180,7 +187,8 @@ fn check_states(name: &str) {
                 }
             }
         }
-        assert!(!run.feed.take_requests().contains(&Request::Reconnect), "{name} is whole");
+        run.requests.append(&mut run.feed.take_requests());
+        assert!(!run.requests.contains(&Request::Reconnect), "{name} is whole");
         if batch == 1 {
             let rows: usize = states.values().map(Vec::len).sum();
             assert_eq!(publications, rows, "{name}: every row was published");
@@ -191,87 +199,35 @@ fn check_states(name: &str) {
 /// How many lines of the recording pass between a request for an image and its answer.
 const IMAGE_TAKES_LINES: u64 = 5;
 
-/// The whole book as its venue would send it, in the message of this number.
-fn image_of(venue: Venue, symbol: &str, book: &TruthBook, number: u64) -> String {
-    let levels = |side, [begin, middle, end]: [&str; 3]| {
-        let texts: Vec<String> = book
-            .levels(side)
-            .take(DEPTH as usize)
-            .map(|level| format!("{begin}{}{middle}{}{end}", level.px, level.qty))
-            .collect();
-        texts.join(",")
-    };
-    match venue {
-        Venue::Kraken => {
-            let levels = |side| levels(side, ["{\"price\":", ",\"qty\":", "}"]);
-            format!(
-                r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"{symbol}","bids":[{}],"asks":[{}],"checksum":{}}}]}}"#,
-                levels(Side::Bid),
-                levels(Side::Ask),
-                kraken_checksum(book)
-            )
-        }
-        Venue::CoinbaseAdvanced => {
-            let levels = |side, word| {
-                let begin = format!(r#"{{"side":"{word}","price_level":""#);
-                levels(side, [&begin, r#"","new_quantity":""#, r#""}"#])
-            };
-            format!(
-                r#"{{"channel":"l2_data","sequence_num":{number},"events":[{{"type":"snapshot","product_id":"{symbol}","updates":[{},{}]}}]}}"#,
-                levels(Side::Bid, "bid"),
-                levels(Side::Ask, "offer")
-            )
-        }
-        Venue::KrakenV1 => {
-            // Every level of a snapshot has its time.
-            let levels = |side| levels(side, ["[\"", "\",\"", "\",\"1618678133.0\"]"]);
-            format!(
-                r#"[0,{{"as":[{}],"bs":[{}]}},"book-1000","{symbol}"]"#,
-                levels(Side::Ask),
-                levels(Side::Bid)
-            )
-        }
-        _ => {
-            let levels = |side| levels(side, ["[\"", "\",\"", "\"]"]);
-            format!(
-                r#"{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}"#,
-                book.id().unwrap(),
-                levels(Side::Bid),
-                levels(Side::Ask)
-            )
-        }
+/// The whole book, as a decoder would hand it over.
+fn image_of(id: InstrumentId, book: &TruthBook) -> EventBatch {
+    let mut image = EventBatch::default();
+    let (mut px_digits, mut qty_digits) = (0, 0);
+    let decimal = |text: &str| Decimal::parse(text.as_bytes()).unwrap();
+    for level in [Side::Bid, Side::Ask].into_iter().flat_map(|side| book.levels(side)) {
+        px_digits = px_digits.max(fraction_digits(level.px.as_bytes()));
+        qty_digits = qty_digits.max(fraction_digits(level.qty.as_bytes()));
+        image.levels.push(LevelChange { px: decimal(&level.px), qty: decimal(&level.qty) });
     }
+    let bids = book.levels(Side::Bid).count();
+    image.events.push(MarketEvent::Book(BookEvent {
+        instrument: id,
+        kind: BookKind::Image,
+        bids: 0..bids,
+        asks: bids..image.levels.len(),
+        continuity: book.id().map(|last| Continuity { follows: last, last }),
+        checksum: None,
+        te_ns: 0,
+        px_digits,
+        qty_digits,
+        cut_at: None,
+    }));
+    image
 }
 
-/// Where the venue numbers every message of a connection: the text around the number, and it.
-fn numbered(venue: Venue, text: &str) -> Option<(&str, u64, &str)> {
-    if venue != Venue::CoinbaseAdvanced {
-        return None;
-    }
-    let (before, rest) = text.split_once(r#""sequence_num":"#)?;
-    let (number, after) = rest.split_once(',')?;
-    Some((before, number.parse().unwrap(), after))
-}
-
-/// A line as it comes after `more` messages that the recording does not have.
-fn shifted(venue: Venue, line: &Line, more: u64) -> Line {
-    let mut line = line.clone();
-    if let Some((before, number, after)) = numbered(venue, line.text()) {
-        let text = format!(r#"{before}"sequence_num":{},{after}"#, number + more);
-        line.payload = text.into();
-    }
-    line
-}
-
-/// As Kraken documents it: the ten best asks, then bids, without points and leading zeros.
-fn kraken_checksum(book: &TruthBook) -> u32 {
-    let digits = |text: &str| text.replace('.', "").trim_start_matches('0').to_owned();
-    let text: String = [Side::Ask, Side::Bid]
-        .into_iter()
-        .flat_map(|side| book.levels(side).take(10))
-        .map(|level| digits(&level.px) + &digits(&level.qty))
-        .collect();
-    crc32fast::hash(text.as_bytes())
+/// The venue numbers the messages of a connection, and not those of a book.
+fn is_numbered_by_connection(venue: Venue) -> bool {
+    matches!(venue, Venue::CoinbaseAdvanced | Venue::Bitfinex)
 }
 
 /// One line is lost: the book says so exactly where a client can know, is repaired by an image, and
@@ -281,42 +237,33 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
     let lost = format!("{} without line {}", recording.name, fault.drop_line);
     let mut run = run(recording, states);
     let mut truth = Truth::new(recording.dialect);
+    let venue = recording.dialect.venue();
     let entries = run.entries.clone();
-    let is_numbered = recording.lines.iter().any(|line| numbered(venue, line.text()).is_some());
-    let hit: Vec<&str> = entries
+    let suspects: Vec<&str> = entries
         .iter()
         .map(|entry| &*entry.instrument.native)
-        .filter(|native| is_numbered || **native == *fault.symbol)
+        .filter(|native| is_numbered_by_connection(venue) || **native == *fault.symbol)
         .collect();
-    let mut began_live: HashMap<Arc<str>, u32> = HashMap::new();
-    let mut image_due = None;
+    // What had no image yet has lost nothing.
+    let hit: Vec<&str> = suspects
+        .iter()
+        .copied()
+        .filter(|native| row_at(states, native, fault.drop_line).is_some())
+        .collect();
+    let mut began_live: HashMap<Arc<str>, (u32, Scales)> = HashMap::new();
+    let mut image_due_at = None;
     let mut is_repaired = false;
-    let (mut images_sent, mut newest_number) = (0, 0);
     for line in &recording.lines {
         truth.apply_line(line);
         let number = line.number;
         if number != fault.drop_line {
-            run.line(&shifted(venue, line, images_sent));
+            run.line(line);
         }
-        if let Some((_, number, _)) = numbered(venue, line.text()) {
-            newest_number = number;
-        }
-        if let Some((due_at, from)) = image_due
-            && number >= due_at
-        {
+        if image_due_at.take_if(|due_at| number >= *due_at).is_some() {
             for symbol in &hit {
-                let book = truth.book(symbol).unwrap();
-                let image = image_of(venue, symbol, book, newest_number + images_sent + 1);
-                let mut image = image.into_bytes();
-                match from {
-                    ImageFrom::Rest => run.rest_image(symbol, &mut image, line.recv_ns),
-                    ImageFrom::Stream => {
-                        run.feed.on_message(&mut image, line.recv_ns);
-                        images_sent += 1;
-                    }
-                }
+                let image = image_of(run.entry(symbol).instrument.id, truth.book(symbol).unwrap());
+                run.image(symbol, image, line.recv_ns);
             }
-            image_due = None;
             is_repaired = true;
         }
         let is_found = fault.first_detectable_at_line.is_some_and(|at| number >= at);
@@ -326,8 +273,14 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
             let native = &entry.instrument.native;
             let status = snapshot.book.status;
             let Some((_, crc)) = row_at(states, native, number) else { continue };
-            let began = *began_live.entry(Arc::clone(native)).or_insert(status.epoch);
             let is_hit = hit.contains(&&**native) && number >= fault.drop_line;
+            let mends = u32::from(is_hit && is_repaired);
+            let now = (status.epoch - mends, snapshot.scales);
+            let began = began_live.entry(Arc::clone(native)).or_insert(now);
+            // A finer price begins an epoch, too.
+            if began.1 != snapshot.scales {
+                *began = now;
+            }
             if is_hit && is_found && !is_repaired {
                 assert_eq!(status.state, State::Gap, "{lost}: {native} at line {number}");
                 let expected = match fault.how.as_deref() {
@@ -338,18 +291,18 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
                 continue;
             }
             assert_eq!(status.state, State::Live, "{lost}: {native} at line {number}");
-            let expected_epoch = if is_hit && is_repaired { began + 1 } else { began };
-            assert_eq!(status.epoch, expected_epoch, "{lost}: {native} at line {number}");
+            assert_eq!(status.epoch, began.0 + mends, "{lost}: {native} at line {number}");
             if !is_hit || is_repaired {
                 assert_eq!(crc_top20(&snapshot), crc, "{lost}: {native} at line {number}");
             }
         }
         if number >= fault.drop_line {
-            if let Some(from) = run.asks_for(&hit, line.recv_ns) {
+            if run.asks_for(&suspects, line.recv_ns) {
                 assert!(is_found, "{lost}: nothing is known to be wrong at line {number}");
-                image_due = Some((number + IMAGE_TAKES_LINES, from));
+                image_due_at = Some(number + IMAGE_TAKES_LINES);
             }
         } else {
+            run.requests.clear();
             run.feed.take_requests();
         }
     }
@@ -419,10 +372,20 @@ fn coinbase_advanced_two_symbols() {
 
 #[test]
 fn deribit_ten_options() {
-    check_states("deribit-10opt-20210722");
+    check("deribit-10opt-20210722", 5);
 }
 
 #[test]
 fn bitfinex_seven_symbols() {
-    check_states("bitfinex-7sym-20210417");
+    check("bitfinex-7sym-20210417", 5);
+}
+
+#[test]
+fn okx_three_symbols() {
+    check("okx-3sym-20220513", 8);
+}
+
+#[test]
+fn bybit_linear_four_symbols() {
+    check("bybit-linear-4sym-20260809", 5);
 }
