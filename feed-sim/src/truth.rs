@@ -134,7 +134,7 @@ impl TruthBook {
 
     /// Sets the quantity at a price, in the texts of the venue; zero removes the level. A text that
     /// is no decimal changes nothing.
-    pub(crate) fn set(&mut self, side: Side, px: &str, qty: &str) {
+    pub fn set(&mut self, side: Side, px: &str, qty: &str) {
         let (Some(key), Ok(quantity)) = (price_key(px), Decimal::parse(qty.as_bytes())) else {
             return;
         };
@@ -154,7 +154,7 @@ impl TruthBook {
     }
 
     /// Cuts each side back to its `depth` best levels.
-    pub(crate) fn truncate(&mut self, depth: usize) {
+    pub fn truncate(&mut self, depth: usize) {
         while self.bids.len() > depth
             && let Some((_, level)) = self.bids.pop_first()
         {

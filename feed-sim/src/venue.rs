@@ -410,3 +410,140 @@ fn joined(levels: &[TruthLevel], word: impl FnMut(&TruthLevel) -> String) -> Str
 fn is_gone(level: &TruthLevel) -> bool {
     !level.qty.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_NS: u64 = 1_618_678_132_927_716_000;
+
+    fn level(px: &str, qty: &str) -> TruthLevel {
+        TruthLevel { px: px.into(), qty: qty.into() }
+    }
+
+    /// A book of every venue that can be worded here: the acknowledgement that a reader must have
+    /// seen, the whole, and a change.
+    fn worded(bids: &[TruthLevel], asks: &[TruthLevel]) -> Vec<(Dialect, String, [String; 2])> {
+        let levels = Levels { symbol: "AB", bids, asks, at_ns: AT_NS };
+        let channel =
+            kraken_v1::Channel { id: 7, name: "book-1000".to_owned(), pair: "AB".to_owned() };
+        let nothing = TruthBook::default();
+        let deribit = "book.AB.raw";
+        vec![
+            (
+                Dialect::Coinbase,
+                String::new(),
+                [coinbase::snapshot(&levels), coinbase::update(&levels)],
+            ),
+            (
+                Dialect::CoinbaseAdvanced,
+                String::new(),
+                [coinbase_advanced::snapshot(&levels, 3), coinbase_advanced::update(&levels, 4)],
+            ),
+            (
+                Dialect::Kraken,
+                String::new(),
+                [kraken::snapshot(&levels, 1), kraken::update(&levels, 2)],
+            ),
+            (
+                Dialect::KrakenV1,
+                kraken_v1::acknowledge(&channel, "subscribed", None),
+                [kraken_v1::snapshot(&channel, &levels), kraken_v1::update(&channel, &levels, 2)],
+            ),
+            (
+                Dialect::Okx,
+                String::new(),
+                [okx::snapshot(&levels, 0, Some(3)), okx::update(&levels, 0, Some((3, 4)))],
+            ),
+            (
+                Dialect::BybitLinear,
+                bybit::acknowledge("subscribe", "c", ""),
+                [bybit::snapshot(50, &levels, 3, 8), bybit::update(50, &levels, 4, 9)],
+            ),
+            (
+                Dialect::Deribit,
+                deribit::acknowledge("1", &[deribit.to_owned()]),
+                [
+                    deribit::snapshot(deribit, &levels, 3),
+                    deribit::update(deribit, &levels, &nothing, 3, 4),
+                ],
+            ),
+        ]
+    }
+
+    #[test]
+    fn what_is_worded_is_read_back() {
+        let (bids, asks) = ([level("10.50", "0.25"), level("9", "0")], [level("11.0", "7.0")]);
+        for (dialect, ack, [whole, change]) in worded(&bids, &asks) {
+            let mut reader = dialect.reader();
+            assert!(reader.read(&ack).is_none(), "{ack}");
+            for (text, is_snapshot, id) in [(whole, true, 3), (change, false, 4)] {
+                let recorded = reader.read(&text).unwrap();
+                let book = recorded.book.unwrap();
+                assert_eq!(recorded.symbol.as_deref(), Some("AB"), "{text}");
+                assert_eq!(book.is_snapshot, is_snapshot, "{text}");
+                assert_eq!(book.bids[0], ("10.50", "0.25"), "{text}");
+                assert!(matches!(book.bids[1], ("9", "0" | "0.0")), "{text}");
+                assert_eq!(book.asks, [("11.0", "7.0")], "{text}");
+                assert!(book.id.is_none_or(|known| known == id), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn bitfinex_changes_a_level_a_message() {
+        let mut reader = Dialect::Bitfinex.reader();
+        assert!(reader.read(r#"{"event":"conf","status":"OK","flags":65536}"#).is_none());
+        assert!(reader.read(&bitfinex::acknowledge(7, "book", "tAB", "")).is_none());
+        let (bids, asks) = ([level("1e-8", "0.25")], [level("11.0", "7.0")]);
+        let levels = Levels { symbol: "tAB", bids: &bids, asks: &asks, at_ns: AT_NS };
+        let gone = level("11.0", "0");
+        for (text, is_snapshot, bids, asks) in [
+            (
+                bitfinex::snapshot(7, &levels, Some(1)),
+                true,
+                vec![("1e-8", "0.25")],
+                vec![("11.0", "7.0")],
+            ),
+            (bitfinex::update(7, Side::Ask, &gone, Some(2)), false, vec![], vec![("11.0", "0")]),
+            (bitfinex::update(7, Side::Bid, &gone, Some(3)), false, vec![("11.0", "0")], vec![]),
+        ] {
+            let book = reader.read(&text).unwrap().book.unwrap();
+            assert_eq!(
+                (book.is_snapshot, book.bids, book.asks),
+                (is_snapshot, bids, asks),
+                "{text}"
+            );
+        }
+        let beat = bitfinex::heartbeat(7, Some(4));
+        assert!(reader.read(&beat).unwrap().book.is_none(), "{beat}");
+    }
+
+    #[test]
+    fn every_word_but_a_pong_is_json_of_its_stream() {
+        let print =
+            Print { symbol: "AB", at_ns: AT_NS, id: 5, px: "10.5", qty: "2", buyer_took: true };
+        let trades = kraken_v1::Channel { id: 8, name: "trade".to_owned(), pair: "AB".to_owned() };
+        for (dialect, text, key) in [
+            (Dialect::Coinbase, coinbase::trade(&print, 1), "matches AB"),
+            (Dialect::Coinbase, coinbase::heartbeat("AB", 1, 5, AT_NS), "heartbeat AB"),
+            (Dialect::CoinbaseAdvanced, coinbase_advanced::trade(&print, 1), "market_trades AB"),
+            (Dialect::CoinbaseAdvanced, coinbase_advanced::heartbeat(1, 2, AT_NS), "heartbeats "),
+            (Dialect::Kraken, kraken::trade(&print), "trade AB"),
+            (Dialect::Kraken, kraken::heartbeat(), "heartbeat "),
+            (Dialect::KrakenV1, kraken_v1::trade(&trades, &print), "trade AB"),
+            (Dialect::KrakenV1, kraken_v1::heartbeat(), "heartbeat "),
+            (Dialect::Okx, okx::trade(&print), "trades AB"),
+            (Dialect::BybitLinear, bybit::trade(&print, 1), "publicTrade.AB"),
+            (Dialect::Deribit, deribit::trade("trades.AB.raw", &print, 1), "trades AB"),
+        ] {
+            assert_eq!(dialect.reader().read(&text).unwrap().key, key, "{text}");
+        }
+        for text in
+            [bitfinex::trade(7, &print, Some(1)), bybit::heartbeat("c", "1"), deribit::heartbeat()]
+        {
+            serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        }
+        assert_eq!(okx::heartbeat(), "pong");
+    }
+}

@@ -390,6 +390,9 @@ fn deribit_channels_are_called_as_the_client_calls_them() {
     assert_eq!(hear(&mut socket), obeyed);
     let fresh = r#"{"type":"snapshot","timestamp":1700000000000,"instrument_name":"BTC-PERPETUAL","change_id":9,"bids":[],"asks":[["new",11.5,1.0]]}"#;
     assert_eq!(hear(&mut socket), pushed("100ms", fresh));
+    say(&mut socket, &call("subscribe").replace("book.NOPE.raw", "platform_state"));
+    let obeyed = obeyed.replace("100ms\"", "100ms\",\"platform_state\"");
+    assert_eq!(hear(&mut socket), obeyed, "and the book is not sent again");
     say(&mut socket, r#"{"jsonrpc":"2.0","id":4,"method":"public/fly"}"#);
     assert!(hear(&mut socket).contains(r#""id":4,"error":{"#));
 }

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::thread;
 
 use thiserror::Error;
-use tickfan_core::market::Venue;
+use tickfan_core::market::{Nanos, Venue};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::limits::{
-    CONNECTIONS_MAX, HANDSHAKES_MAX, SHARDS_MAX, SOCKET_BYTES, SOCKET_SEND_BYTES,
-    SOCKET_UNSENT_BYTES,
+    CONNECTIONS_MAX, HANDSHAKES_MAX, LISTINGS_EVERY_NS, SHARDS_MAX, SOCKET_BYTES,
+    SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES,
 };
 use crate::venue::TradeStream;
 
@@ -96,6 +96,8 @@ pub struct FeedConfig {
     pub depth: Option<u32>,
     /// Which of its trade streams to take; `None` = the venue's default.
     pub trades: Option<TradeStream>,
+    /// How often its instrument list is read again. No key sets it.
+    pub listings_every_ns: Nanos,
 }
 
 /// Which instruments of a venue.
@@ -397,7 +399,8 @@ fn feed(value: &Value<'_>, taken: &mut Taken<'_>) -> Checked<FeedConfig> {
     }
     let depth = optional(table, "depth", |value, key| depth(venue, value, key))?;
     let trades = optional(table, "trades", |value, key| trade_stream(venue, value, key))?;
-    Ok(FeedConfig { venue, symbols, url, rest_url, depth, trades })
+    let listings_every_ns = LISTINGS_EVERY_NS;
+    Ok(FeedConfig { venue, symbols, url, rest_url, depth, trades, listings_every_ns })
 }
 
 /// Every key of the table is one of `known`; complains of the one that stands first.
@@ -696,6 +699,7 @@ mod tests {
             rest_url: Some("https://[::1]".to_owned()),
             depth: Some(1000),
             trades: Some(TradeStream::AggTrade),
+            listings_every_ns: LISTINGS_EVERY_NS,
         };
         let kraken = FeedConfig {
             venue: Venue::Kraken,
@@ -704,6 +708,7 @@ mod tests {
             rest_url: None,
             depth: None,
             trades: None,
+            listings_every_ns: LISTINGS_EVERY_NS,
         };
         let expected = Config {
             listen: "0.0.0.0:80".parse().unwrap(),

@@ -5,9 +5,10 @@
 //! send, a new connection) it leaves as [`Request`]s.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tickfan_core::market::{
-    Channel, EventBatch, InstrumentId, MarketEvent, Nanos, Scales, Venue, Why,
+    Channel, EventBatch, InstrumentId, Listing, MarketEvent, Nanos, Scales, Venue, Why,
 };
 use tickfan_core::snapshot::Entry;
 use tickfan_core::snapshot::marks::Marks;
@@ -18,11 +19,14 @@ pub mod tls;
 pub mod rest;
 pub mod session;
 
-use instrument::{Context, ImageWant, InstrumentFeed, Rules, Scratch};
+use instrument::{Context, ImageWant, InstrumentFeed, Outcome, Rules, Scratch};
+use sequencer::{MessageNumbers, Verdict};
 
-use crate::limits::{BATCH_MESSAGES_MAX, BATCH_NS_MAX, IMAGE_TIMEOUT_NS, SUBSCRIBE_ACK_NS};
+use crate::limits::{
+    BATCH_MESSAGES_MAX, BATCH_NS_MAX, IMAGE_TIMEOUT_NS, LARGE_MESSAGE_BYTES, SUBSCRIBE_ACK_NS,
+};
 use crate::mutant::{Mutant, planted};
-use crate::stats::FeedStats;
+use crate::stats::{Counter, FeedStats};
 use crate::venue::{self, DecodeError, Resync, Subscription, VenueDecoder};
 
 /// What the feed wants from the world.
@@ -34,9 +38,23 @@ pub enum Request {
         instrument: InstrumentId,
         /// Path and query at the venue's REST host.
         path: String,
+        /// Over which connection its events come; to be given back.
+        connection: u32,
+    },
+    /// Decode this message of the stream, aside, as the image of the instrument, and give it to
+    /// [`Feed::on_image`].
+    Decode {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// The message.
+        message: Vec<u8>,
+        /// Over which connection it came; to be given back.
+        connection: u32,
     },
     /// Send this text on the stream.
     Send(String),
+    /// The venue will end the connection: make a new one first.
+    HandOver,
     /// End the connection and make a new one.
     Reconnect,
 }
@@ -60,8 +78,20 @@ pub struct FeedOptions {
     pub seed: u64,
 }
 
+impl FeedOptions {
+    fn subscription(&self) -> Subscription {
+        let name = |(entry, _): &(Arc<Entry>, _)| {
+            (entry.instrument.id, Arc::clone(&entry.instrument.native))
+        };
+        let instruments = self.instruments.iter().map(name).collect();
+        Subscription { instruments, depth: self.depth, trades: self.trades }
+    }
+}
+
 /// The instruments of one connection to one venue.
 pub struct Feed {
+    venue: Venue,
+    subscription: Subscription,
     decoder: Box<dyn VenueDecoder>,
     rules: Rules,
     instruments: Vec<InstrumentFeed>,
@@ -75,6 +105,13 @@ pub struct Feed {
     /// Places of instruments with something to publish, in the order of their first change.
     changed: Vec<u32>,
     requests: Vec<Request>,
+    /// How many connections were made, be it for a successor.
+    connections: Arc<AtomicU32>,
+    /// Which of them this one is.
+    connection: u32,
+    numbers: MessageNumbers,
+    /// It is not the successor of another.
+    publishes: bool,
     connected: bool,
     heard_ns: Nanos,
     silent: bool,
@@ -92,8 +129,14 @@ impl std::fmt::Debug for Feed {
 impl Feed {
     /// A feed that is not connected yet.
     pub fn new(options: FeedOptions) -> Self {
+        let decoder = venue::decoder(options.venue, options.subscription());
+        Self::with_decoder(options, decoder)
+    }
+
+    /// The same with a decoder of the caller's.
+    pub fn with_decoder(options: FeedOptions, decoder: Box<dyn VenueDecoder>) -> Self {
+        let subscription = options.subscription();
         let mut places = Vec::new();
-        let mut names = Vec::new();
         let mut instruments = Vec::new();
         for (entry, scales) in options.instruments {
             let id = entry.instrument.id;
@@ -101,21 +144,13 @@ impl Feed {
                 places.resize(id.index() + 1, None);
             }
             places[id.index()] = Some(instruments.len() as u32);
-            names.push((id, Arc::clone(&entry.instrument.native)));
             instruments.push(InstrumentFeed::new(entry, scales));
         }
-        let decoder = venue::decoder(
-            options.venue,
-            Subscription { instruments: names, depth: options.depth, trades: options.trades },
-        );
-        let rules = Rules {
-            checksum: decoder.checksum(),
-            truncate_at: decoder.truncate_at(),
-            has_bbo_stream: decoder.has_bbo_stream(),
-        };
         Self {
+            venue: options.venue,
+            subscription,
+            rules: Rules::of(&*decoder),
             decoder,
-            rules,
             instruments,
             places,
             marks: options.marks,
@@ -125,6 +160,10 @@ impl Feed {
             events: EventBatch::default(),
             changed: Vec::new(),
             requests: Vec::new(),
+            connections: Arc::default(),
+            connection: 0,
+            numbers: MessageNumbers::default(),
+            publishes: true,
             connected: false,
             heard_ns: 0,
             silent: false,
@@ -132,6 +171,71 @@ impl Feed {
             batch_messages: 0,
             batch_began_ns: 0,
         }
+    }
+
+    /// A feed of the same instruments for a connection that is made beside this one's. It publishes
+    /// nothing, until [`Feed::take_over`] makes it part of this one.
+    pub fn successor(&self) -> Self {
+        self.successor_with(venue::decoder(self.venue, self.subscription.clone()))
+    }
+
+    /// The same with a decoder of the caller's.
+    pub fn successor_with(&self, decoder: Box<dyn VenueDecoder>) -> Self {
+        let options = FeedOptions {
+            venue: self.venue,
+            instruments: Vec::new(),
+            depth: self.subscription.depth,
+            trades: self.subscription.trades,
+            marks: Vec::new(),
+            // Trades are counted once, by who publishes them.
+            stats: FeedStats {
+                trades_lost: Counter::default(),
+                trades_repeated: Counter::default(),
+                ..self.stats.clone()
+            },
+            seed: !self.jitter,
+        };
+        Self {
+            subscription: self.subscription.clone(),
+            instruments: self.instruments.iter().map(InstrumentFeed::successor).collect(),
+            places: self.places.clone(),
+            connections: Arc::clone(&self.connections),
+            publishes: false,
+            ..Self::with_decoder(options, decoder)
+        }
+    }
+
+    /// Of a successor: every book that is served is right over this connection too.
+    pub fn is_synced(&self) -> bool {
+        self.instruments.iter().all(|instrument| {
+            let is_served = instrument.entry().load().book.status.state.flows();
+            !is_served || instrument.next().book.status.state.flows()
+        })
+    }
+
+    /// Goes on over the connection of a successor; that of before is to be closed. Books that are
+    /// right over both change at most their levels, and no trade is lost or told twice.
+    pub fn take_over(&mut self, successor: Self, now: Nanos) {
+        if self.connected {
+            self.stats.disconnects.inc();
+        }
+        self.decoder = successor.decoder;
+        self.connection = successor.connection;
+        self.numbers = successor.numbers;
+        self.requests = successor.requests;
+        self.connected = successor.connected;
+        self.heard_ns = successor.heard_ns;
+        self.silent = successor.silent;
+        self.sent_ns = successor.sent_ns;
+        for (place, new) in successor.instruments.into_iter().enumerate() {
+            self.with(place, |instrument, _, context| instrument.take_over(new, now, context));
+        }
+        self.publish(now);
+    }
+
+    /// The number of the connection, as it stands in requests.
+    pub const fn connection(&self) -> u32 {
+        self.connection
     }
 
     /// The decoder of the venue.
@@ -177,14 +281,15 @@ impl Feed {
     pub fn on_connected(&mut self, now: Nanos) {
         self.stats.connects.inc();
         self.connected = true;
+        self.connection = self.connections.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        self.numbers = MessageNumbers::default();
         self.heard_ns = now;
         self.sent_ns = now;
         self.silent = false;
         let subscribe = self.decoder.subscribe();
         self.requests.extend(subscribe.into_iter().map(Request::Send));
         self.with_all(|instrument, _| {
-            instrument.reconnected();
-            instrument.begin(now + SUBSCRIBE_ACK_NS);
+            instrument.begin(now + SUBSCRIBE_ACK_NS, now);
         });
     }
 
@@ -202,7 +307,7 @@ impl Feed {
     pub fn on_heard(&mut self, now: Nanos) {
         self.heard_ns = now;
         if std::mem::take(&mut self.silent) {
-            self.with_all(|instrument, _| instrument.heard(now));
+            self.with_all(|instrument, context| instrument.heard(now, context.rules));
         }
     }
 
@@ -215,6 +320,15 @@ impl Feed {
             self.batch_began_ns = now;
         }
         self.batch_messages += 1;
+        if message.len() > LARGE_MESSAGE_BYTES
+            && let Some(image) = self.decoder.large_image(message)
+            && let Some(place) = self.place(image.instrument)
+        {
+            if image.number.is_none_or(|number| self.follows(number, now)) {
+                self.set_aside(place, message, now);
+            }
+            return;
+        }
         self.events.clear();
         match self.decoder.decode(message, &mut self.events) {
             Ok(()) => self.apply_events(now),
@@ -225,9 +339,47 @@ impl Feed {
     fn apply_events(&mut self, now: Nanos) {
         let events = std::mem::take(&mut self.events.events);
         for event in &events {
+            if let MarketEvent::Numbered(number) = event
+                && !self.follows(*number, now)
+            {
+                break;
+            }
             self.apply(event, now);
         }
         self.events.events = events;
+    }
+
+    /// Judges the number of a message: false when it came before. When others are missing between,
+    /// everything of the connection is marked before it is applied.
+    fn follows(&mut self, number: u64, now: Nanos) -> bool {
+        match self.numbers.judge(number) {
+            Verdict::Apply | Verdict::Early => true,
+            Verdict::Old => {
+                self.stats.old_events.inc();
+                false
+            }
+            Verdict::Gap { .. } => {
+                self.stats.gaps.inc();
+                self.with_all(|instrument, context| {
+                    instrument.lose_all(Why::SequenceGap, now, context);
+                });
+                true
+            }
+        }
+    }
+
+    /// A message is one large image: others must not wait until it is read.
+    fn set_aside(&mut self, place: usize, message: &[u8], now: Nanos) {
+        let first = self.with(place, |instrument, _, _| instrument.set_aside(message, now));
+        if let Some(message) = first {
+            self.ask_decode(place, message);
+        }
+    }
+
+    fn ask_decode(&mut self, place: usize, message: Vec<u8>) {
+        let instrument = self.instruments[place].entry().instrument.id;
+        let connection = self.connection;
+        self.requests.push(Request::Decode { instrument, message, connection });
     }
 
     fn apply(&mut self, event: &MarketEvent, now: Nanos) {
@@ -253,7 +405,9 @@ impl Feed {
             }
             MarketEvent::Subscribed { instrument, channel } => {
                 if let Some(place) = self.place(*instrument) {
-                    self.with(place, |instrument, _, _| instrument.subscribed(*channel, now));
+                    self.with(place, |instrument, _, context| {
+                        instrument.subscribed(*channel, now, context.rules);
+                    });
                 }
             }
             MarketEvent::Refused { instrument, message } => {
@@ -264,16 +418,35 @@ impl Feed {
                 }
             }
             MarketEvent::Reply(text) => self.requests.push(Request::Send(text.clone())),
-            MarketEvent::Numbered(_)
-            | MarketEvent::Heartbeat { .. }
-            | MarketEvent::Trading { .. } => {}
-            MarketEvent::Shutdown => self.requests.push(Request::Reconnect),
+            // Judged before the rest of its message.
+            MarketEvent::Numbered(_) => {}
+            MarketEvent::Heartbeat { instrument, newest_trade } => {
+                if let Some(place) = self.place(*instrument) {
+                    self.with(place, |instrument, _, context| {
+                        instrument.heartbeat(*newest_trade, now, context);
+                    });
+                }
+            }
+            MarketEvent::Trading { instrument: None, trading } => {
+                self.with_all(|instrument, context| {
+                    instrument.trades_as(*trading, true, now, context);
+                });
+            }
+            MarketEvent::Trading { instrument: Some(id), trading } => {
+                if let Some(place) = self.place(*id) {
+                    self.with(place, |instrument, _, context| {
+                        instrument.trades_as(*trading, true, now, context);
+                    });
+                }
+            }
+            MarketEvent::Shutdown => self.requests.push(Request::HandOver),
         }
     }
 
     /// Whatever the message may have been about is marked as wrong, and nothing else.
     fn on_malformed(&mut self, error: &DecodeError, now: Nanos) {
         self.stats.malformed.inc();
+        self.numbers.unreadable();
         let about = if planted(Mutant::LeakyFault) { None } else { error.about };
         match about {
             Some((id, channel)) => {
@@ -291,15 +464,28 @@ impl Feed {
         }
     }
 
-    /// An image that was asked for by [`Request::Image`] came, decoded, or failed (`None`).
-    pub fn on_image(&mut self, instrument: InstrumentId, image: Option<EventBatch>, now: Nanos) {
+    /// The image of a [`Request::Image`] or [`Request::Decode`] is there, decoded, or failed (`None`).
+    pub fn on_image(
+        &mut self,
+        instrument: InstrumentId,
+        connection: u32,
+        image: Option<EventBatch>,
+        now: Nanos,
+    ) {
         let Some(place) = self.place(instrument) else { return };
+        if connection != self.connection || !self.connected {
+            // Its events came over a connection that is gone.
+            return;
+        }
+        if self.instruments[place].has_aside() {
+            return self.on_decoded(place, image, now);
+        }
         match image {
             Some(image) if matches!(self.instruments[place].want, ImageWant::Asked(_)) => {
                 self.events = image;
                 self.apply_events(now);
             }
-            // What comes after the connection was lost, or twice, is of no use.
+            // What comes twice is of no use.
             Some(_) => {}
             None => {
                 self.stats.images_refused.inc();
@@ -309,6 +495,31 @@ impl Feed {
                 });
             }
         }
+    }
+
+    fn on_decoded(&mut self, place: usize, image: Option<EventBatch>, now: Nanos) {
+        match (self.instruments[place].end_aside(), image) {
+            (Outcome::Replaced(message), _) => self.ask_decode(place, message),
+            (Outcome::Useless, _) => {}
+            (Outcome::Wanted, Some(image)) => {
+                self.events = image;
+                // Its number was judged when it came.
+                self.events.events.retain(|event| !matches!(event, MarketEvent::Numbered(_)));
+                self.apply_events(now);
+            }
+            (Outcome::Wanted, None) => {
+                self.with(place, |instrument, _, context| instrument.fail_aside(now, context));
+            }
+        }
+    }
+
+    /// The venue's instrument list was read again; `None` = the instrument is not in it.
+    pub fn on_listing(&mut self, instrument: InstrumentId, listing: Option<&Listing>, now: Nanos) {
+        let Some(place) = self.place(instrument) else { return };
+        let is_connected = self.connected;
+        self.with(place, |instrument, _, context| {
+            instrument.listed_as(listing, is_connected, now, context);
+        });
     }
 
     /// Time passes: images are asked for, silence is noticed, the connection is kept alive. To be
@@ -335,7 +546,10 @@ impl Feed {
             next = next.min(self.sent_ns + every_ns);
         }
         for place in 0..self.instruments.len() {
-            next = next.min(self.want_image(place, now));
+            if self.instruments[place].due_ns() <= now {
+                self.with(place, |instrument, _, context| instrument.on_time(now, context));
+            }
+            next = next.min(self.instruments[place].due_ns()).min(self.want_image(place, now));
         }
         next
     }
@@ -353,7 +567,10 @@ impl Feed {
         let again = now + IMAGE_TIMEOUT_NS;
         instrument.asked(again);
         match self.decoder.resync(id, first) {
-            Resync::Rest(path) => self.requests.push(Request::Image { instrument: id, path }),
+            Resync::Rest(path) => {
+                let connection = self.connection;
+                self.requests.push(Request::Image { instrument: id, path, connection });
+            }
             Resync::Send(texts) => {
                 self.sent_ns = now;
                 self.requests.extend(texts.into_iter().map(Request::Send));
@@ -371,6 +588,9 @@ impl Feed {
     /// Ends the batch: publishes every instrument that changed, and wakes the shards that sleep.
     pub fn publish(&mut self, now: Nanos) {
         self.batch_messages = 0;
+        if !self.publishes {
+            return;
+        }
         let mut published = 0;
         for place in self.changed.drain(..) {
             published += u64::from(self.instruments[place as usize].publish(&self.marks));

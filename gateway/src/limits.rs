@@ -20,6 +20,16 @@ pub const INSTRUMENTS_MAX: usize = 16_384;
 /// venue.
 pub const VENUE_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes that one read from a venue may bring: four records of TLS.
+pub const VENUE_READ_BYTES: usize = 64 << 10;
+
+/// Reads in one turn of a session, so that a message of megabytes does not keep others of the feed
+/// thread waiting while it comes in.
+pub const VENUE_READS_PER_TURN: usize = 8;
+
+/// A connection's buffer that a large message has made larger than this is given back after it.
+pub const VENUE_BUFFER_BYTES_KEPT: usize = 1 << 20;
+
 /// A batch of input ends after this many messages, so that a busy venue is published at least this
 /// often …
 pub const BATCH_MESSAGES_MAX: usize = 256;
@@ -33,6 +43,29 @@ pub const IMAGE_BUFFER_EVENTS_MAX: usize = 8_192;
 
 /// Level changes in those events, with the same policy.
 pub const IMAGE_BUFFER_LEVELS_MAX: usize = 262_144;
+
+/// A stream message over this that is one whole book is decoded on the REST thread: to read this much
+/// takes about as long as a batch may.
+pub const LARGE_MESSAGE_BYTES: usize = 256 << 10;
+
+/// A book that is still crossed after this long is asked for anew: markets cross for an instant when
+/// a venue tells one event in two messages.
+pub const CROSSED_GRACE_NS: Nanos = 100 * MILLI_NS;
+
+/// A trade that a heartbeat names and that has not come after this long is lost: it may only have
+/// been overtaken.
+pub const TRADES_GRACE_NS: Nanos = SECOND_NS;
+
+/// Trades of the tail among which one that comes over a new connection is looked for: more than come
+/// between two looks at a busy symbol, and few enough to be gone through.
+pub const TRADES_COMPARED: u64 = 1_000;
+
+/// So many times within [`MISMATCHES_NS`] the first checksum over an image of the venue's own may
+/// differ. With the last of them it is the checksum that is not believed, until the next connection.
+pub const MISMATCHES_MAX: usize = 3;
+
+/// See [`MISMATCHES_MAX`].
+pub const MISMATCHES_NS: Nanos = 60 * SECOND_NS;
 
 /// An image that has not come after this long is asked for again.
 pub const IMAGE_TIMEOUT_NS: Nanos = 30 * SECOND_NS;
@@ -53,8 +86,21 @@ pub const RECOVERED_AFTER_NS: Nanos = 10 * SECOND_NS;
 /// Connecting to a venue: name, TCP, TLS and upgrade together.
 pub const CONNECT_TIMEOUT_NS: Nanos = 10 * SECOND_NS;
 
-/// Pause between two subscription messages: Binance spot allows 5 client messages a second.
-pub const SUBSCRIBE_SPACING_NS: Nanos = 250 * MILLI_NS;
+/// A connection of limited life is handed over to a new one with this fraction of it to spare (half an
+/// hour of a day), so that a successor of many books has the time to catch up …
+pub const HAND_OVER_SPARE_DIVISOR: Nanos = 48;
+
+/// … and up to this fraction (three hours of a day) earlier, drawn at random: connections that were
+/// made together are not handed over together.
+pub const HAND_OVER_SPREAD_DIVISOR: Nanos = 8;
+
+/// A successor does not take over sooner after its last text to the venue: a subscription is not in
+/// force before the venue has read it, and of trades without numbers nothing else would tell.
+pub const HAND_OVER_SETTLE_NS: Nanos = SECOND_NS;
+
+/// A successor that has not caught up after this long takes over as it is: as long as the images of
+/// a full connection of Binance take.
+pub const HAND_OVER_NS_MAX: Nanos = 30 * 60 * SECOND_NS;
 
 /// Texts that wait to be sent to a venue within its limit of messages; with more the connection is
 /// made anew.
@@ -67,7 +113,8 @@ pub const FIRST_SCALE_MAX: u8 = 8;
 /// still fit.
 pub const GUESSED_MANTISSA_MAX: u64 = i64::MAX as u64 / 100_000;
 
-/// REST requests waiting for their turn, over all venues: one per instrument can be under way.
+/// REST requests waiting for their turn at one venue: one per instrument can be under way. What does
+/// not fit counts as failed.
 pub const REST_QUEUE_MAX: usize = INSTRUMENTS_MAX;
 
 /// Images parsed and not yet taken by their session. A full queue makes the REST thread wait.
@@ -75,6 +122,21 @@ pub const REST_RESULTS_MAX: usize = 16;
 
 /// REST requests under way at once: more would only queue at the venue.
 pub const REST_CONCURRENT_MAX: usize = 8;
+
+/// Images of streams waiting to be decoded, for one venue: so many times
+/// [`VENUE_MESSAGE_BYTES_MAX`] of memory at the very most. What does not fit counts as failed and is
+/// asked for again.
+pub const DECODE_QUEUE_MAX: usize = 32;
+
+/// For how long a venue is left alone that says "too many" and not until when; doubled each time it
+/// says so again, until it serves a request.
+pub const BAN_FIRST_NS: Nanos = 30 * SECOND_NS;
+
+/// Longest such pause.
+pub const BAN_MAX_NS: Nanos = 60 * 60 * SECOND_NS;
+
+/// Instrument lists are read again about this often: within a quarter of it, drawn at random.
+pub const LISTINGS_EVERY_NS: Nanos = 10 * 60 * SECOND_NS;
 
 /// The largest REST response: Binance's whole exchangeInfo is some 20 MB.
 pub const REST_BODY_BYTES_MAX: usize = 64 << 20;

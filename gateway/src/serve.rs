@@ -3,15 +3,18 @@
 //! Threads: one for the feeds, one for REST requests to venues, one per shard, one for the door and
 //! the admin listener, and one for the simulator where it is the feed.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use feed_sim::market::MarketOptions;
-use tickfan_core::market::{Channel, Listing, Nanos, Scales, State, Why};
+use tickfan_core::market::{Channel, Listing, Nanos, Scales, State, Trading, Why};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -25,18 +28,19 @@ use crate::config::{Config, FeedConfig, Symbols};
 use crate::door::Door;
 use crate::fanout::socket::SocketOptions;
 use crate::fanout::{DriverOptions, ShardHandle};
-use crate::feed::rest::{self, ImageFetcher, RestError};
-use crate::feed::session::Session;
+use crate::feed::rest::{ImageFetcher, RestHost, RestQueue};
+use crate::feed::session::dial::{Dialer, Spacing};
+use crate::feed::session::{Listings, Session};
 use crate::feed::tls::{Address, Connector};
 use crate::feed::{Feed, FeedOptions};
 use crate::http;
 use crate::limits::{
     BACKOFF_FIRST_NS, BACKOFF_MAX_NS, CONNECTIONS_PER_ADDRESS, DRAIN_NS, FEED_FAILURES_MAX,
-    FEED_FAILURES_NS, INSTRUMENTS_MAX, REST_QUEUE_MAX, REST_RESULTS_MAX, SECOND_NS,
+    FEED_FAILURES_NS, INSTRUMENTS_MAX, SECOND_NS,
 };
 use crate::places::Places;
 use crate::stats::{SharedStats, Stats};
-use crate::venue::{self, Subscription};
+use crate::venue::{self, Endpoints, Subscription};
 
 /// Epochs begin at the seconds since 2020-01-01.
 const EPOCH_ORIGIN_S: u64 = 1_577_836_800;
@@ -128,13 +132,17 @@ pub fn start(config: Config) -> Result<Running> {
         .collect();
     let (fail, failed) = mpsc::channel(1);
     let mut feeds = Vec::new();
+    let mut hosts = Hosts::new(clock.clone())?;
     for feed in config.feeds {
         let watchdog = Arc::new(AtomicU64::new(clock.now()));
         watchdogs.push((format!("feed {}", feed.venue.name()), Arc::clone(&watchdog)));
+        let addresses = addresses(&feed)?;
+        let endpoints = venue::endpoints(feed.venue);
         let feed = FeedTask {
-            addresses: addresses(&feed)?,
+            dialer: hosts.dialer(addresses.stream, &endpoints),
+            rest_host: hosts.rest(addresses.rest, &endpoints),
+            endpoints,
             config: feed,
-            connector: Connector::new(&[])?,
             registry: Arc::clone(&registry),
             marks: shards.iter().map(|shard| Arc::clone(&shard.marks)).collect(),
             stats: Arc::clone(&stats),
@@ -255,7 +263,7 @@ struct Addresses {
 
 fn addresses(feed: &FeedConfig) -> Result<Addresses> {
     let endpoints = venue::endpoints(feed.venue);
-    if feed.symbols == Symbols::All && endpoints.instruments_path.is_none() {
+    if feed.symbols == Symbols::All && endpoints.instruments_paths.is_empty() {
         let venue = feed.venue.name();
         return Err(anyhow!("{venue} has no instrument list for \"*\": name the symbols"));
     }
@@ -264,12 +272,59 @@ fn addresses(feed: &FeedConfig) -> Result<Addresses> {
     Ok(Addresses { stream: Address::parse(stream)?, rest: Address::parse(rest)? })
 }
 
+/// The hosts of venues, whose limits all who go there share.
+struct Hosts {
+    connector: Connector,
+    clock: Clock,
+    spacings: HashMap<String, Arc<Spacing>>,
+    rest: HashMap<String, Arc<RestHost>>,
+}
+
+impl Hosts {
+    fn new(clock: Clock) -> Result<Self> {
+        let connector = Connector::new(&[])?;
+        Ok(Self { connector, clock, spacings: HashMap::new(), rest: HashMap::new() })
+    }
+
+    fn dialer(&mut self, address: Address, endpoints: &Endpoints) -> Dialer {
+        let spacing = self
+            .spacings
+            .entry(address.authority())
+            .or_insert_with(|| Arc::new(Spacing::new(endpoints.connect_spacing_ns)));
+        Dialer {
+            connector: self.connector.clone(),
+            address,
+            spacing: Arc::clone(spacing),
+            text_spacing_ns: endpoints.text_spacing_ns,
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn rest(&mut self, address: Address, endpoints: &Endpoints) -> Arc<RestHost> {
+        let host = self.rest.entry(address.authority()).or_insert_with(|| {
+            let (connector, clock) = (self.connector.clone(), self.clock.clone());
+            Arc::new(RestHost::new(connector, address, endpoints.rest_weight_per_minute, clock))
+        });
+        Arc::clone(host)
+    }
+}
+
+/// The sessions of a feed, and what they share.
+struct Sessions {
+    running: JoinSet<()>,
+    /// The instruments that have one.
+    served: HashSet<Arc<str>>,
+    rest: RestQueue,
+    listings: watch::Receiver<Listings>,
+}
+
 /// One `[[feed]]` of the configuration.
 #[derive(Clone)]
 struct FeedTask {
     config: FeedConfig,
-    addresses: Addresses,
-    connector: Connector,
+    endpoints: Endpoints,
+    dialer: Dialer,
+    rest_host: Arc<RestHost>,
     registry: Arc<Registry>,
     marks: Vec<Arc<Marks>>,
     stats: SharedStats,
@@ -336,77 +391,120 @@ impl FeedTask {
         Ok(self.registry.register(self.config.venue, natives, self.epoch, now)?)
     }
 
-    /// Keeps the feed running for ever.
+    /// Keeps the feed running for ever; a panic in one session ends all.
     async fn run(self) {
-        let venue = self.config.venue;
-        let listings = self.listings().await;
-        let natives: Vec<Arc<str>> = match &self.config.symbols {
-            Symbols::All => listings.iter().map(|listing| Arc::clone(&listing.native)).collect(),
-            Symbols::Named(names) => names.iter().map(|name| Arc::from(&**name)).collect(),
-        };
-        let entries = match self.register(&natives) {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::error!(venue = venue.name(), %error, "the feed is given up");
-                Vec::new()
-            }
-        };
-        let mut instruments = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let listing = listings.iter().find(|listing| listing.native == entry.instrument.native);
-            if let Some(listing) = listing {
-                entry.set_listing(listing.clone());
-            } else if !listings.is_empty() {
-                tracing::error!(symbol = %entry.instrument.symbol, "the venue does not list it");
-                self.close_unlisted(&entry);
-                continue;
-            }
-            instruments.push((entry, listing.map(Listing::scales)));
+        tokio::select! {
+            () = self.serve() => {}
+            never = tick(&self.watchdog, &self.clock) => match never {},
         }
-        self.run_sessions(instruments).await;
-        // Nothing is left to be done, and nothing is stuck.
-        match tick(&self.watchdog, &self.clock).await {}
     }
 
-    /// Runs a session for as many instruments as one connection carries; a panic in one ends all.
-    async fn run_sessions(&self, instruments: Vec<(Arc<Entry>, Option<Scales>)>) {
+    async fn serve(&self) {
+        let rest = self.start_fetcher();
+        let first = self.first_listings().await;
+        let (told, listings) = watch::channel(first.clone());
+        let mut sessions =
+            Sessions { running: JoinSet::new(), served: HashSet::new(), rest, listings };
+        self.start_sessions(&mut sessions, &first);
+        let mut next_listings = pin!(self.next_listings());
+        loop {
+            tokio::select! {
+                Some(ended) = sessions.running.join_next() => {
+                    if let Err(error) = ended
+                        && let Ok(panic) = error.try_into_panic()
+                    {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+                listed = &mut next_listings, if !self.endpoints.instruments_paths.is_empty() => {
+                    self.start_sessions(&mut sessions, &listed);
+                    told.send_replace(listed);
+                    next_listings.set(self.next_listings());
+                }
+                // A feed without instruments or a list has nothing to wait for.
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Runs sessions for the instruments that have none yet, as many in each as one connection
+    /// carries.
+    fn start_sessions(&self, sessions: &mut Sessions, listed: &Listings) {
+        let instruments = self.instruments(listed, &mut sessions.served);
+        for instruments in instruments.chunks(self.endpoints.instruments_per_connection) {
+            let session = Session {
+                dialer: self.dialer.clone(),
+                rest: sessions.rest.clone(),
+                listed: listed.clone(),
+                listings: sessions.listings.clone(),
+                connection_life_ns: self.endpoints.connection_life_ns,
+                stats: self.stats.feed(self.config.venue),
+            };
+            sessions.running.spawn(session.run(self.feed(instruments)));
+        }
+    }
+
+    fn start_fetcher(&self) -> RestQueue {
         let venue = self.config.venue;
-        let endpoints = venue::endpoints(venue);
-        let (image_requests, requests) = mpsc::channel(REST_QUEUE_MAX);
         let decoder = venue::decoder(
             venue,
             Subscription { instruments: Vec::new(), depth: self.config.depth, trades: None },
         );
         let fetcher = ImageFetcher {
-            connector: self.connector.clone(),
-            address: self.addresses.rest.clone(),
+            host: Arc::clone(&self.rest_host),
             decode: decoder.image_decoder(),
-            images_per_minute: endpoints.images_per_minute,
-            clock: self.clock.clone(),
+            weight: decoder.image_weight(),
+            stats: self.stats.feed(venue),
         };
-        self.rest.spawn(fetcher.run(requests));
-        let mut sessions = JoinSet::new();
-        for instruments in instruments.chunks(endpoints.instruments_per_connection) {
-            let feed = self.feed(instruments);
-            let (image_reply, image_results) = mpsc::channel(REST_RESULTS_MAX);
-            let session = Session {
-                connector: self.connector.clone(),
-                address: self.addresses.stream.clone(),
-                image_requests: image_requests.clone(),
-                image_reply,
-                image_results,
-                clock: self.clock.clone(),
-                watchdog: Arc::clone(&self.watchdog),
-            };
-            sessions.spawn(session.run(feed));
-        }
-        while let Some(ended) = sessions.join_next().await {
-            if let Err(error) = ended
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
+        let (queue, work) = RestQueue::new();
+        self.rest.spawn(fetcher.run(work));
+        queue
+    }
+
+    /// The instruments that are to be served and are not yet, with their scales.
+    fn instruments(
+        &self,
+        listed: &Listings,
+        served: &mut HashSet<Arc<str>>,
+    ) -> Vec<(Arc<Entry>, Option<Scales>)> {
+        let venue = self.config.venue;
+        let mut natives: Vec<Arc<str>> = match (&self.config.symbols, listed) {
+            (Symbols::Named(names), _) => names.iter().map(|name| Arc::from(&**name)).collect(),
+            (Symbols::All, Some(listed)) => {
+                // Venues go on listing what has been halted for years.
+                let open = listed.values().filter(|listing| listing.trading == Trading::Open);
+                let mut natives: Vec<_> = open.map(|l| Arc::clone(&l.native)).collect();
+                natives.sort_unstable();
+                natives
             }
+            (Symbols::All, None) => Vec::new(),
+        };
+        natives.retain(|native| !served.contains(native));
+        let entries = match self.register(&natives) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(venue = venue.name(), %error, "instruments are not served");
+                return Vec::new();
+            }
+        };
+        let mut instruments = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let listing = listed.as_ref().map(|listed| listed.get(&entry.instrument.native));
+            let scales = match listing {
+                None => None,
+                Some(Some(listing)) => {
+                    entry.set_listing(listing.clone());
+                    Some(listing.scales())
+                }
+                Some(None) => {
+                    self.close_unlisted(&entry);
+                    continue;
+                }
+            };
+            served.insert(Arc::clone(&entry.instrument.native));
+            instruments.push((entry, scales));
         }
+        instruments
     }
 
     fn feed(&self, instruments: &[(Arc<Entry>, Option<Scales>)]) -> Feed {
@@ -417,61 +515,77 @@ impl FeedTask {
             trades: self.config.trades,
             marks: self.marks.clone(),
             stats: self.stats.feed(self.config.venue),
-            seed: self.clock.now(),
+            seed: random(),
         })
     }
 
-    /// The venue's instrument list; empty where it has none, or where it cannot be had and the
-    /// instruments are named.
-    async fn listings(&self) -> Vec<Listing> {
-        let venue = self.config.venue;
-        let Some(path) = venue::endpoints(venue).instruments_path else { return Vec::new() };
+    /// The venue's instrument list, as often as it must be asked for where all instruments are
+    /// wanted; none where it has none, or where it cannot be had and the instruments are named.
+    async fn first_listings(&self) -> Listings {
+        let venue = self.config.venue.name();
+        if self.endpoints.instruments_paths.is_empty() {
+            return None;
+        }
         let mut pause_ns = BACKOFF_FIRST_NS;
         loop {
-            self.watchdog.store(self.clock.now(), Ordering::Relaxed);
-            let connector = self.connector.clone();
-            let address = self.addresses.rest.clone();
-            // It may be 20 MB: fetched and read on the REST thread.
-            let fetched = self.rest.spawn(async move {
-                let body = rest::get(&connector, &address, path).await?;
-                venue::listings(venue, &body).map_err(anyhow::Error::from)
-            });
-            let listings = tokio::select! {
-                listings = fetched => listings.map_err(anyhow::Error::from).and_then(|l| l),
-                never = tick(&self.watchdog, &self.clock) => match never {},
+            let error = match self.fetch_listings().await {
+                Ok(listings) => return Some(listings),
+                Err(error) => format!("{error:#}"),
             };
-            match (listings, &self.config.symbols) {
-                (Ok(listings), _) if !listings.is_empty() => return listings,
-                (result, Symbols::Named(_)) => {
-                    let error = result.err().unwrap_or_else(|| anyhow!("it is empty"));
-                    tracing::warn!(
-                        venue = venue.name(), error = %format!("{error:#}"),
-                        "no instrument list; scales come from the first images"
-                    );
-                    return Vec::new();
-                }
-                (result, Symbols::All) => {
-                    let error = result.err().unwrap_or_else(|| anyhow!("it is empty"));
-                    tracing::warn!(
-                        venue = venue.name(), error = %format!("{error:#}"),
-                        "no instrument list yet; it is asked for again"
-                    );
-                    let asked_ns = error
-                        .downcast_ref::<RestError>()
-                        .and_then(RestError::retry_after_ns)
-                        .unwrap_or(0);
-                    tokio::select! {
-                        () = tokio::time::sleep(Duration::from_nanos(pause_ns.max(asked_ns))) => {}
-                        never = tick(&self.watchdog, &self.clock) => match never {},
-                    }
-                    pause_ns = (2 * pause_ns).min(BACKOFF_MAX_NS);
-                }
+            if self.config.symbols != Symbols::All {
+                tracing::warn!(
+                    venue, %error, "no instrument list; scales come from the first images"
+                );
+                return None;
+            }
+            tracing::warn!(venue, %error, "no instrument list yet; it is asked for again");
+            tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
+            pause_ns = (2 * pause_ns).min(BACKOFF_MAX_NS);
+        }
+    }
+
+    /// The list as it is after a while. One that cannot be had changes nothing.
+    async fn next_listings(&self) -> Listings {
+        let every_ns = self.config.listings_every_ns;
+        loop {
+            let pause_ns = every_ns - every_ns / 4 + random() % (every_ns / 2).max(1);
+            tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
+            match self.fetch_listings().await {
+                Ok(listings) => return Some(listings),
+                Err(error) => tracing::warn!(
+                    venue = self.config.venue.name(), error = %format!("{error:#}"),
+                    "the instrument list could not be read again; the old one stands"
+                ),
             }
         }
     }
 
+    async fn fetch_listings(&self) -> Result<Arc<HashMap<Arc<str>, Listing>>> {
+        let (venue, endpoints) = (self.config.venue, self.endpoints);
+        let (host, stats) = (Arc::clone(&self.rest_host), self.stats.feed(venue));
+        // It may be 20 MB: fetched and read on the REST thread.
+        let fetched = self.rest.spawn(async move {
+            let mut listings = HashMap::new();
+            for path in endpoints.instruments_paths {
+                let body = host.get(path, endpoints.instruments_weight, &stats).await?;
+                let part = venue::listings(venue, &body)?;
+                listings.extend(part.into_iter().map(|l| (Arc::clone(&l.native), l)));
+            }
+            anyhow::Ok(listings)
+        });
+        let listings = fetched.await??;
+        if listings.is_empty() {
+            return Err(anyhow!("it is empty"));
+        }
+        Ok(Arc::new(listings))
+    }
+
     /// An instrument that the venue does not list is shown as closed.
     fn close_unlisted(&self, entry: &Entry) {
+        if entry.load().book.status.state == State::Closed {
+            return;
+        }
+        tracing::error!(symbol = %entry.instrument.symbol, "the venue does not list it");
         let now = self.clock.now();
         let mut snapshot = (*entry.load()).clone();
         for channel in Channel::ALL {
@@ -485,6 +599,11 @@ impl FeedTask {
             marks.wake_if_parked(now);
         }
     }
+}
+
+/// A random number to spread retries with.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Keeps a watchdog quiet while something else is waited for.

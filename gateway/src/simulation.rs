@@ -375,12 +375,17 @@ impl World {
                     let id = decoded.as_ref().map(|(_, id)| *id);
                     self.note(format_args!("image {id:?} of instrument {}", image.instrument.0));
                     self.venue.received_image(image.instrument, now);
-                    self.feed.on_image(image.instrument, decoded.map(|(batch, _)| batch), now);
+                    let is_dead = image.connection != self.feed.connection();
+                    let batch = decoded.map(|(batch, _)| batch);
+                    self.feed.on_image(image.instrument, image.connection, batch, now);
                     // One that came too late, or too early for the stream, told nothing.
                     let place = image.instrument.index();
-                    let is_joined = self.feed.instruments()[place].next().book.status.state.flows();
+                    let is_joined =
+                        !is_dead && self.feed.instruments()[place].next().book.status.state.flows();
                     match id {
                         Some(id) if is_joined => self.venue.truth[place].receive_book(id, now),
+                        // What an earlier connection asked for says nothing about this one.
+                        _ if is_dead => {}
                         _ => self.venue.images_due[place] += 1,
                     }
                     self.end_batch(now);
@@ -447,15 +452,16 @@ impl World {
         for request in self.feed.take_requests() {
             match request {
                 Request::Send(_) => self.venue.subscribe(now),
-                Request::Image { instrument, path } => {
+                Request::Image { instrument, path, connection } => {
                     self.note(format_args!("the feed asks for {path}"));
                     self.report.resyncs += 1;
-                    let has_reason = self.venue.request_image(instrument, now);
+                    let has_reason = self.venue.request_image(instrument, connection, now);
                     // Where worlds are compared, that is to find what is wrong.
                     let is_compared = matches!(self.kind, Kind::Isolated { .. });
                     self.importunate |= !has_reason && !is_compared;
                 }
-                Request::Reconnect => return self.cut(Why::Disconnected, now),
+                Request::Decode { .. } => unreachable!("the market's messages are short"),
+                Request::HandOver | Request::Reconnect => return self.cut(Why::Disconnected, now),
             }
         }
     }

@@ -77,7 +77,7 @@ mod feed {
             /// Wake-ups.
             wakes = "Times a sleeping shard was woken",
             /// Gaps.
-            gaps = "Books marked wrong because a venue message was missing",
+            gaps = "Times books were marked wrong because a venue message was missing",
             /// Checksums.
             checksum_mismatches = "Books marked wrong because the venue's checksum did not match",
             /// Malformed messages.
@@ -100,10 +100,18 @@ mod feed {
             connects = "Connections made to the venue",
             /// Disconnects.
             disconnects = "Connections to the venue that ended",
+            /// Connections handed over.
+            hand_overs = "Connections to the venue that another took the place of before they ended",
+            /// Bans.
+            bans = "Times the venue's REST host asked to be left alone",
             /// Refusals.
             refusals = "Subscriptions refused by the venue",
             /// Silences.
             silences = "Times the venue was silent for too long",
+            /// Heartbeats.
+            heartbeats_missed = "Times the heartbeat of an instrument was overdue",
+            /// Checksums that are not believed.
+            checksums_off = "Times the venue's checksum of an instrument was no longer asked",
             /// Restarts.
             restarts = "Times the feed was started again after it failed",
         }

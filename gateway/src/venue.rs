@@ -104,6 +104,11 @@ pub trait VenueDecoder: Send {
     /// The function that decodes REST images of this venue.
     fn image_decoder(&self) -> ImageDecoder;
 
+    /// What a REST image weighs in the venue's count of requests, at the depth that is asked for.
+    fn image_weight(&self) -> u32 {
+        1
+    }
+
     /// The venue has a best bid and offer of its own, so that ours does not hang on the book.
     fn has_bbo_stream(&self) -> bool;
 
@@ -166,17 +171,22 @@ pub struct Endpoints {
     pub stream: &'static str,
     /// `https://host[:port]`
     pub rest: &'static str,
-    /// Path of the instrument list, where REST has one.
-    pub instruments_path: Option<&'static str>,
-    /// Images of full depth that may be asked for in a minute: half of what the venue's weights
-    /// allow, since others at this address may ask too.
-    pub images_per_minute: u32,
+    /// Paths of the instrument list, which may come in parts; none where REST has no list.
+    pub instruments_paths: &'static [&'static str],
+    /// What a request for one of them weighs.
+    pub instruments_weight: u32,
+    /// The weight of REST requests that may be asked for in a minute: half of what the venue allows,
+    /// since others at this address may ask too. An image weighs
+    /// [`VenueDecoder::image_weight`].
+    pub rest_weight_per_minute: u32,
     /// Instruments that one connection carries; more take several.
     pub instruments_per_connection: usize,
     /// Least time between two texts that are sent on one connection, in nanoseconds.
     pub text_spacing_ns: Nanos,
     /// Least time between two connections to the venue, in nanoseconds.
     pub connect_spacing_ns: Nanos,
+    /// How long the venue lets a connection live, in nanoseconds, where it says.
+    pub connection_life_ns: Option<Nanos>,
 }
 
 /// The default endpoints of a venue.

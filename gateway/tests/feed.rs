@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use tickfan::feed::{Feed, FeedOptions, Request};
-use tickfan::limits::{BATCH_MESSAGES_MAX, BATCH_NS_MAX, IMAGE_BUFFER_EVENTS_MAX, SECOND_NS};
+use tickfan::limits::{
+    BATCH_MESSAGES_MAX, BATCH_NS_MAX, CROSSED_GRACE_NS, IMAGE_BUFFER_EVENTS_MAX, SECOND_NS,
+};
 use tickfan::stats::Stats;
 use tickfan_core::market::{Channel, EventBatch, Level, Nanos, Px, Qty, State, Venue, Why};
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
@@ -66,7 +68,7 @@ impl Scene {
         let id = self.entries[symbol].instrument.id;
         let mut image = EventBatch::default();
         self.feed.decoder().image_decoder()(id, &mut body.into_bytes(), &mut image).unwrap();
-        self.feed.on_image(id, Some(image), self.now);
+        self.feed.on_image(id, self.feed.connection(), Some(image), self.now);
         self.feed.publish(self.now);
     }
 
@@ -213,6 +215,63 @@ fn a_crossed_book_is_suspect_until_it_is_uncrossed() {
 }
 
 #[test]
+fn an_image_for_a_book_that_is_served_is_of_use_only_where_it_joins() {
+    let mut scene = Scene::synced();
+    scene.say(&depth(101, 101, r#"["10.1","1"]"#, ""));
+    scene.wait(CROSSED_GRACE_NS - 1);
+    assert_eq!(scene.asked(), [""; 0]);
+    scene.wait(1);
+    assert_eq!(scene.asked(), ["/api/v3/depth?symbol=AAAUSDT&limit=100"]);
+    scene.say(&depth(103, 103, r#"["1","1"]"#, ""));
+    assert_eq!(scene.state(0, Channel::Book).0, State::Gap, "a hole is a hole all the same");
+    scene.wait(SECOND_NS);
+    assert_eq!(scene.asked().len(), 1);
+    scene.image(0, 103, r#"["10.1","1"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.state(0, Channel::Book), (State::Suspect, Why::Crossed, 8));
+
+    scene.wait(CROSSED_GRACE_NS);
+    scene.wait(SECOND_NS);
+    assert_eq!(scene.asked().len(), 1);
+    for id in 104..110 {
+        scene.say(&depth(id, id, &format!(r#"["1","{id}"]"#), ""));
+    }
+    let served = scene.snapshot(0);
+    assert_eq!(served.book.sequence, Some(109), "it is served meanwhile");
+    scene.image(0, 102, r#"["3","1"]"#, "");
+    assert!(Arc::ptr_eq(&served, &scene.snapshot(0)), "older than what was kept for it");
+    scene.wait(2 * SECOND_NS);
+    assert_eq!(scene.asked().len(), 1);
+    scene.say(&depth(110, 110, r#"["1","5"]"#, ""));
+    scene.image(0, 107, r#"["3","1"]"#, r#"["4","1"]"#);
+    let state = scene.state(0, Channel::Book);
+    assert_eq!(state, (State::Live, Why::Uncrossed, 8));
+    assert_eq!(scene.snapshot(0).version, served.version + 2);
+    assert_eq!(scene.bids(0), [(30, 1), (10, 5)], "joined with what came after it");
+}
+
+#[test]
+fn an_image_of_an_earlier_connection_is_none() {
+    let mut scene = scene();
+    assert_eq!(scene.asked().len(), 2);
+    let earlier = scene.feed.connection();
+    scene.feed.on_disconnected(Why::Disconnected, scene.now);
+    scene.feed.on_connected(scene.now);
+    scene.say(r#"{"result":null,"id":1}"#);
+    assert_eq!(scene.asked().len(), 2);
+    let id = scene.entries[0].instrument.id;
+    let mut image = EventBatch::default();
+    let mut body = br#"{"lastUpdateId":100,"bids":[["1","1"]],"asks":[]}"#.to_vec();
+    scene.feed.decoder().image_decoder()(id, &mut body, &mut image).unwrap();
+    scene.feed.on_image(id, earlier, Some(image), scene.now);
+    scene.feed.on_image(id, earlier, None, scene.now);
+    scene.feed.publish(scene.now);
+    assert_eq!(scene.state(0, Channel::Book).0, State::Syncing);
+    assert_eq!(scene.asked(), [""; 0], "the later request is still under way");
+    scene.image(0, 100, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.state(0, Channel::Book).0, State::Live);
+}
+
+#[test]
 fn silence_is_stale_and_speech_without_loss_is_the_same_epoch() {
     let mut scene = Scene::synced();
     scene.wait(61 * SECOND_NS);
@@ -254,7 +313,7 @@ fn a_lost_connection_is_stale_and_then_a_new_epoch() {
         assert_eq!((state, epoch), (State::Live, 8), "{channel:?}");
     }
     let tail = scene.snapshot(0).trades.tail.clone();
-    assert_eq!((tail.newest(), tail.lost()), (2, 0), "what fell out cannot be counted");
+    assert_eq!((tail.newest(), tail.lost()), (500, 498), "what fell out is counted");
 }
 
 #[test]

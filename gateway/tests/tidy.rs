@@ -98,7 +98,12 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["clap"], &["gateway/src/main.rs", "gateway/src/tail.rs"]),
     (
         &["fastwebsockets"],
-        &["gateway/src/door/upgrade.rs", "gateway/src/feed/session.rs", "gateway/src/tail.rs"],
+        &[
+            "gateway/src/door/upgrade.rs",
+            "gateway/src/feed/session.rs",
+            "gateway/src/feed/session/",
+            "gateway/src/tail.rs",
+        ],
     ),
 ];
 

@@ -6,7 +6,6 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -14,16 +13,23 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 use serde_json::{Value, json};
 use tickfan::clock::Clock;
-use tickfan::feed::rest::{self, RestError};
+use tickfan::config::Config;
+use tickfan::feed::rest::{ImageFetcher, RestError, RestHost, RestQueue};
 use tickfan::feed::session::Session as FeedSession;
+use tickfan::feed::session::dial::{Dialer, Spacing};
 use tickfan::feed::tls::{Address, Connector};
 use tickfan::feed::{Feed, FeedOptions};
-use tickfan::limits::{REST_CONCURRENT_MAX, SECOND_NS, VENUE_MESSAGE_BYTES_MAX};
-use tickfan::serve::Running;
+use tickfan::limits::{
+    LARGE_MESSAGE_BYTES, REST_CONCURRENT_MAX, SECOND_NS, VENUE_MESSAGE_BYTES_MAX,
+};
+use tickfan::serve::{self, Running};
 use tickfan::stats::{FeedStats, Stats};
-use tickfan_core::market::{State, Venue};
-use tickfan_core::snapshot::Registry;
-use tokio::sync::mpsc;
+use tickfan::venue::{
+    Checksum, DecodeError, ImageDecoder, LargeImage, Resync, Subscription, VenueDecoder,
+};
+use tickfan_core::market::{EventBatch, InstrumentId, Nanos, State, Venue};
+use tickfan_core::snapshot::{Entry, Registry};
+use tokio::sync::watch;
 
 #[path = "common/client.rs"]
 mod client;
@@ -627,7 +633,9 @@ fn a_certificate_must_be_trusted_and_of_that_name() {
         let roots: Vec<_> = root.cloned().into_iter().collect();
         let connector = Connector::new(&roots).unwrap();
         let address = Address::parse(&format!("https://localhost:{port}")).unwrap();
-        runtime().block_on(rest::get(&connector, &address, "/"))
+        let clock = Clock::start();
+        let stats = Stats::default().feed(Venue::Sim);
+        runtime().block_on(RestHost::new(connector, address, 60, clock).get("/", 1, &stats))
     };
     let port = serve_over_tls(Arc::clone(&good.server));
     assert_eq!(&get(Some(&good.root), port).unwrap()[..], b"{}");
@@ -678,43 +686,455 @@ fn a_session_speaks_over_tls_and_never_falls_back() {
     }
 }
 
-/// Runs a session until something holds.
+/// Runs a session over TLS until something holds.
 fn run_session(
     port: u16,
     root: &CertificateDer<'static>,
-    entries: &[Arc<tickfan_core::snapshot::Entry>],
+    entries: &[Arc<Entry>],
     stats: FeedStats,
-    mut until: impl FnMut() -> bool,
+    until: impl FnMut() -> bool,
 ) {
+    let address = format!("wss://localhost:{port}");
+    let dialer = dialer(&address, std::slice::from_ref(root), 0);
+    run_sessions(vec![session(&dialer, entries, &stats, None)], until);
+}
+
+fn dialer(address: &str, roots: &[CertificateDer<'static>], spacing_ns: Nanos) -> Dialer {
+    Dialer {
+        connector: Connector::new(roots).unwrap(),
+        address: Address::parse(address).unwrap(),
+        spacing: Arc::new(Spacing::new(spacing_ns)),
+        text_spacing_ns: 0,
+        clock: Clock::start(),
+    }
+}
+
+/// A session of Kraken's, whose images come on the stream.
+fn session(
+    dialer: &Dialer,
+    entries: &[Arc<Entry>],
+    stats: &FeedStats,
+    connection_life_ns: Option<Nanos>,
+) -> (FeedSession, Feed) {
     let feed = Feed::new(FeedOptions {
         venue: Venue::Kraken,
         instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
         depth: None,
         trades: None,
         marks: Vec::new(),
-        stats,
+        stats: stats.clone(),
         seed: 1,
     });
-    let (image_requests, _requests) = mpsc::channel(1);
-    let (image_reply, image_results) = mpsc::channel(1);
     let session = FeedSession {
-        connector: Connector::new(std::slice::from_ref(root)).unwrap(),
-        address: Address::parse(&format!("wss://localhost:{port}")).unwrap(),
-        image_requests,
-        image_reply,
-        image_results,
-        clock: Clock::start(),
-        watchdog: Arc::new(AtomicU64::new(0)),
+        dialer: dialer.clone(),
+        rest: RestQueue::new().0,
+        listed: None,
+        listings: watch::channel(None).1,
+        connection_life_ns,
+        stats: stats.clone(),
     };
+    (session, feed)
+}
+
+/// Runs sessions on one thread until something holds.
+fn run_sessions(sessions: Vec<(FeedSession, Feed)>, mut until: impl FnMut() -> bool) {
     let condition = async {
         while !until() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     runtime().block_on(async {
-        tokio::select! {
-            () = session.run(feed) => unreachable!("it runs for ever"),
-            ended = tokio::time::timeout(gateway::PATIENCE, condition) => ended.unwrap(),
+        for (session, feed) in sessions {
+            tokio::spawn(session.run(feed));
+        }
+        tokio::time::timeout(gateway::PATIENCE, condition).await.unwrap();
+    });
+}
+
+// --- Connections that come and go by plan.
+
+/// A Kraken that greets every connection with the same book, and tells when each came.
+fn greeting_kraken() -> (String, std::sync::mpsc::Receiver<Nanos>, Clock) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let (told, came) = std::sync::mpsc::sync_channel(1_000);
+    let clock = Clock::start();
+    let venue_clock = clock.clone();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().map(Result::unwrap) {
+            let _ = told.try_send(venue_clock.now());
+            std::thread::spawn(move || {
+                let Ok(mut socket) = tokio_tungstenite::tungstenite::accept(tcp) else { return };
+                socket.send(kraken_snapshot(KRAKEN[0]).into()).unwrap();
+                while socket.read().is_ok() {}
+            });
         }
     });
+    (address, came, clock)
+}
+
+#[test]
+fn a_connection_of_limited_life_is_handed_over_again_and_again_and_nobody_sees_it() {
+    let (address, ..) = greeting_kraken();
+    let stats = Stats::default().feed(Venue::Kraken);
+    let entries = Registry::new(1).register(Venue::Kraken, &[KRAKEN[0].into()], 7, 1).unwrap();
+    let mut first_live = None;
+    let sessions = vec![session(&dialer(&address, &[], 0), &entries, &stats, Some(3 * SECOND_NS))];
+    run_sessions(sessions, || {
+        let status = entries[0].load().book.status;
+        if status.state == State::Live {
+            let first = *first_live.get_or_insert(status);
+            assert_eq!(status, first, "the same state in the same epoch");
+        }
+        assert!(first_live.is_none() || status.state == State::Live, "{status:?}");
+        stats.hand_overs.get() == 2
+    });
+    assert_eq!((stats.connects.get(), stats.disconnects.get()), (3, 2));
+}
+
+#[test]
+fn connections_come_back_one_by_one() {
+    const SPACING_NS: Nanos = SECOND_NS / 5;
+    let (address, came, clock) = greeting_kraken();
+    let stats = Stats::default().feed(Venue::Kraken);
+    let dialer = dialer(&address, &[], SPACING_NS);
+    let registry = Registry::new(4);
+    let sessions = (0..4)
+        .map(|i| {
+            let natives = [format!("S{i}/USD").into()];
+            let entries = registry.register(Venue::Kraken, &natives, 7, 1).unwrap();
+            session(&dialer, &entries, &stats, None)
+        })
+        .collect();
+    let began_ns = clock.now();
+    run_sessions(sessions, || stats.connects.get() == 4);
+    for (turn, came_ns) in (0..4).zip(came.try_iter()) {
+        assert!(came_ns - began_ns >= turn * SPACING_NS, "connection {turn} came early");
+    }
+}
+
+const SHUTDOWN: &str =
+    r#"{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}"#;
+
+fn trade(symbol: &str, id: u64) -> String {
+    let stream = symbol.to_lowercase();
+    format!(
+        r#"{{"stream":"{stream}@trade","data":{{"e":"trade","E":1700000000000,"s":"{symbol}","t":{id},"p":"100.5","q":"1","T":1700000000000,"m":true,"M":true}}}}"#
+    )
+}
+
+#[test]
+fn a_venue_that_is_to_go_down_is_left_for_another_connection_unnoticed() {
+    let mut binance = Binance::start(&TWO);
+    let (mut client, views) = binance.client(&TWO);
+    let symbols = json!(["binance-spot:AAAUSDT"]);
+    let trades = client.view(json!({"channel": "trades", "symbols": symbols, "budget_ms": 0}));
+    binance.session().say(&depth("AAAUSDT", 101, 110, "100.00", "5"));
+    assert_eq!(number(&next_of(&mut client, views[0])["q"]), 110);
+    binance.session().say(&trade("AAAUSDT", 7));
+    assert_eq!(client.update_of(trades, "trades")["x"].as_array().unwrap().len(), 1);
+
+    binance.session().say(SHUTDOWN);
+    let mut next = binance.venue.session();
+    acknowledge(&mut next);
+    let requests = [binance.venue.request(), binance.venue.request()];
+    // The first connection goes on meanwhile, and the second says the same.
+    for session in [binance.session.as_mut().unwrap(), &mut next] {
+        session.say(&depth("AAAUSDT", 111, 112, "98.00", "7"));
+        session.say(&trade("AAAUSDT", 8));
+    }
+    assert_eq!(number(&next_of(&mut client, views[0])["q"]), 112);
+    assert_eq!(client.update_of(trades, "trades")["x"].as_array().unwrap().len(), 1);
+    for request in requests {
+        let last = if request.target.contains("AAAUSDT") { 110 } else { 100 };
+        let qty = if last == 110 { "5.0" } else { "1.0" };
+        request.answer("200 OK", "", &image(last).replace("\"1.0\"", &format!("\"{qty}\"")));
+    }
+    assert_eq!(binance.session.take().unwrap().expect_close(), Some(1000));
+
+    next.say(&trade("AAAUSDT", 8));
+    next.say(&trade("AAAUSDT", 9));
+    next.say(&depth("AAAUSDT", 113, 120, "98.00", "0"));
+    next.say(&depth("BBBUSDT", 101, 101, "97.00", "1"));
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        let update = client.update(|_| true).0;
+        assert!(update["state"].is_null() || update["state"] == "live", "{update}");
+        heard.push((update["v"].as_u64().unwrap(), update["t"].as_str().unwrap().to_owned()));
+        if update["v"] == trades {
+            assert_eq!(update["x"].as_array().unwrap().len(), 1, "{update}");
+        }
+    }
+    heard.sort();
+    let mut expected =
+        [(views[0], "delta"), (views[1], "delta"), (trades, "trades")].map(|(v, t)| (v, t.into()));
+    expected.sort();
+    assert_eq!(heard, expected);
+    let count = |name: &str| {
+        metric(&binance.running, &format!("tickfan_feed_{name}_total{{venue=\"binance-spot\"}}"))
+    };
+    assert_eq!([count("connects"), count("hand_overs"), count("gaps")], [2, 1, 0]);
+    binance.asks_for_nothing();
+}
+
+#[test]
+fn a_venue_that_goes_down_before_its_successor_is_ready_is_told() {
+    let mut binance = Binance::start(&["AAAUSDT"]);
+    let (mut client, views) = binance.client(&["AAAUSDT"]);
+    binance.session().say(SHUTDOWN);
+    let mut next = binance.venue.session();
+    acknowledge(&mut next);
+    let request = binance.venue.request();
+    binance.session.take().unwrap().close();
+    let told = next_of(&mut client, views[0]);
+    assert_eq!((&told["t"], state_of(&told)), (&json!("state"), ("gap", "reconnected")));
+    // The connection that was made already is the one that goes on.
+    request.answer("200 OK", "", &image(200));
+    let mended = next_of(&mut client, views[0]);
+    assert_eq!((&mended["t"], &mended["state"]), (&json!("image"), &json!("live")));
+    assert_eq!(number(&mended["e"]), number(&told["e"]) + 1);
+}
+
+#[test]
+fn text_that_is_none_ends_the_connection_and_everything_of_it_is_marked() {
+    for broken in [&b"\x81\x03{\xff}"[..], b"\x01\x02{\xe2\x80\x01}"] {
+        let mut binance = Binance::start(&TWO);
+        let (mut client, views) = binance.client(&TWO);
+        binance.session().say_raw(broken);
+        assert_eq!(binance.session.take().unwrap().expect_close(), Some(1007));
+        for view in views.clone() {
+            let stale = next_of(&mut client, view);
+            assert_eq!(
+                (&stale["t"], state_of(&stale)),
+                (&json!("state"), ("stale", "disconnected"))
+            );
+        }
+        binance.reconnect();
+        for symbol in TWO {
+            serve_image(&binance.venue, symbol, 100);
+        }
+        for view in views {
+            assert_eq!(next_of(&mut client, view)["state"], "live");
+        }
+    }
+}
+
+// --- Large images.
+
+/// Kraken, if it sent images that take long to be read.
+struct Ponderous {
+    kraken: Box<dyn VenueDecoder>,
+    subscription: Subscription,
+}
+
+impl VenueDecoder for Ponderous {
+    fn stream_path(&self) -> &str {
+        self.kraken.stream_path()
+    }
+
+    fn subscribe(&self) -> Vec<String> {
+        self.kraken.subscribe()
+    }
+
+    fn resync(&mut self, instrument: InstrumentId, first: bool) -> Resync {
+        self.kraken.resync(instrument, first)
+    }
+
+    fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
+        self.kraken.decode(message, out)
+    }
+
+    fn image_decoder(&self) -> ImageDecoder {
+        let subscription = self.subscription.clone();
+        Arc::new(move |_, message, out| {
+            let mut kraken = tickfan::venue::decoder(Venue::Kraken, subscription.clone());
+            kraken.decode(message, out).map_err(|error| error.what)
+        })
+    }
+
+    fn has_bbo_stream(&self) -> bool {
+        false
+    }
+
+    fn checksum(&self) -> Option<Checksum> {
+        self.kraken.checksum()
+    }
+
+    fn silence_ns(&self) -> Nanos {
+        self.kraken.silence_ns()
+    }
+
+    fn keepalive(&self) -> Option<(String, Nanos)> {
+        None
+    }
+
+    fn truncate_at(&self) -> Option<usize> {
+        self.kraken.truncate_at()
+    }
+
+    fn large_image(&self, message: &[u8]) -> Option<LargeImage> {
+        assert!(message.len() > LARGE_MESSAGE_BYTES);
+        Some(LargeImage { instrument: InstrumentId(0), number: None })
+    }
+}
+
+#[test]
+fn an_image_of_five_megabytes_is_read_aside_and_joined_with_what_came_meanwhile() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let stats = Stats::default().feed(Venue::Kraken);
+    let natives = KRAKEN.map(Arc::from);
+    let entries = Registry::new(2).register(Venue::Kraken, &natives, 7, 1).unwrap();
+    let instruments = entries.iter().map(|entry| {
+        let instrument = &entry.instrument;
+        (instrument.id, Arc::clone(&instrument.native))
+    });
+    let subscription =
+        Subscription { instruments: instruments.collect(), depth: None, trades: None };
+    let kraken = tickfan::venue::decoder(Venue::Kraken, subscription.clone());
+    let decoder = Ponderous { kraken, subscription };
+
+    let (rest, work) = RestQueue::new();
+    let host = RestHost::new(
+        Connector::new(&[]).unwrap(),
+        Address::parse("http://127.0.0.1:1").unwrap(),
+        1,
+        Clock::start(),
+    );
+    let fetcher = ImageFetcher {
+        host: Arc::new(host),
+        decode: decoder.image_decoder(),
+        weight: 1,
+        stats: stats.clone(),
+    };
+    std::thread::spawn(|| runtime().block_on(fetcher.run(work)));
+    std::thread::spawn(move || {
+        let mut socket =
+            tokio_tungstenite::tungstenite::accept(listener.accept().unwrap().0).unwrap();
+        let large = kraken_snapshot(KRAKEN[0]) + &" ".repeat(5_080_000);
+        let small = kraken_snapshot(KRAKEN[1]);
+        for message in [large, small, kraken_update(KRAKEN[0], "2.00000000")] {
+            socket.send(message.into()).unwrap();
+        }
+        while socket.read().is_ok() {}
+    });
+
+    let (session, _) = session(&dialer(&address, &[], 0), &entries, &stats, None);
+    let options = FeedOptions {
+        venue: Venue::Kraken,
+        instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
+        depth: None,
+        trades: None,
+        marks: Vec::new(),
+        stats: stats.clone(),
+        seed: 1,
+    };
+    let feed = Feed::with_decoder(options, Box::new(decoder));
+    run_sessions(vec![(FeedSession { rest, ..session }, feed)], || {
+        entries.iter().all(|entry| entry.load().book.status.state == State::Live)
+    });
+    let best = entries[0].load().book.book.best().0.unwrap();
+    assert_eq!(best.qty.0, 200_000_000, "the update that came after it");
+    assert_eq!((stats.images.get(), stats.gaps.get(), stats.malformed.get()), (2, 0, 0));
+}
+
+// --- Bans and lists.
+
+#[test]
+fn a_venue_that_bans_over_its_list_is_not_asked_for_images_either() {
+    for (status, headers) in [
+        ("429 Too Many Requests", "retry-after: 2\r\n"),
+        ("418 I'm a teapot", "retry-after: 2\r\n"),
+    ] {
+        let venue = ScriptedVenue::open();
+        let running = gateway::start(&venue.feed("binance-spot", &["AAAUSDT"]));
+        let clock = Clock::start();
+        let list = venue.request();
+        let asked_ns = clock.now();
+        list.answer(status, headers, "{}");
+        let mut session = venue.session();
+        acknowledge(&mut session);
+        let image_request = venue.request();
+        assert!(clock.now() - asked_ns >= 2 * SECOND_NS, "it came during the ban");
+        image_request.answer("200 OK", "", &image(100));
+        wait_until("it is live", || get(running.admin, "/readyz").0 == 200);
+        assert_eq!(metric(&running, "tickfan_feed_bans_total{venue=\"binance-spot\"}"), 1);
+    }
+}
+
+/// A list of these symbols.
+fn listed(symbols: &[&str]) -> String {
+    let symbols: Vec<String> = symbols
+        .iter()
+        .map(|symbol| {
+            format!(
+                r#"{{"symbol":"{symbol}","status":"TRADING","baseAsset":"A","quoteAsset":"USDT","filters":[{{"filterType":"PRICE_FILTER","tickSize":"0.01"}},{{"filterType":"LOT_SIZE","stepSize":"0.00100000"}}]}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"symbols":[{}]}}"#, symbols.join(","))
+}
+
+const LIST: &str = "/api/v3/exchangeInfo";
+
+/// Answers the next request, which must be for the list.
+fn list(venue: &ScriptedVenue, status: &str, symbols: &[&str]) {
+    let request = venue.request();
+    assert_eq!(request.target, LIST);
+    request.answer(status, "", &listed(symbols));
+}
+
+/// Answers the next request for an image, which must be of this symbol, and the list meanwhile.
+fn serve_image_while_listing(venue: &ScriptedVenue, symbol: &str, symbols: &[&str]) {
+    loop {
+        let request = venue.request();
+        if request.target != LIST {
+            assert!(request.target.contains(symbol), "{}", request.target);
+            return request.answer("200 OK", "", &image(100));
+        }
+        request.answer("200 OK", "", &listed(symbols));
+    }
+}
+
+#[test]
+fn what_the_venue_begins_and_ceases_to_list_is_followed() {
+    let venue = ScriptedVenue::open();
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n{}",
+        venue.feed("binance-spot", &["*"])
+    );
+    let mut config = Config::parse(&text, "the test").unwrap();
+    config.feeds[0].listings_every_ns = SECOND_NS / 5;
+    let running = serve::start(config).unwrap();
+    list(&venue, "200 OK", &TWO[..1]);
+    let mut first = venue.session();
+    acknowledge(&mut first);
+    serve_image_while_listing(&venue, "AAAUSDT", &TWO[..1]);
+    wait_until("the first is live", || get(running.admin, "/readyz").0 == 200);
+    let (mut client, views) = client_of(&running, "binance-spot", &TWO[..1]);
+
+    // One more is listed: it gets a connection, and the first goes on undisturbed.
+    list(&venue, "200 OK", &TWO);
+    let mut second = venue.session();
+    acknowledge(&mut second);
+    serve_image_while_listing(&venue, "BBBUSDT", &TWO);
+    wait_until("the second is live", || {
+        running.registry.table().entries().len() == 2 && get(running.admin, "/readyz").0 == 200
+    });
+    first.say(&depth("AAAUSDT", 101, 101, "100.00", "5"));
+    assert_eq!(next_of(&mut client, views[0])["t"], "delta");
+
+    // A list that cannot be had changes nothing, nor does an empty one.
+    list(&venue, "500 Internal Server Error", &[]);
+    list(&venue, "200 OK", &[]);
+    first.say(&depth("AAAUSDT", 102, 102, "100.00", "6"));
+    assert_eq!(next_of(&mut client, views[0])["t"], "delta");
+
+    // One is listed no longer, and then again.
+    list(&venue, "200 OK", &TWO[1..]);
+    let closed = next_of(&mut client, views[0]);
+    assert_eq!((&closed["t"], state_of(&closed)), (&json!("state"), ("closed", "delisted")));
+    list(&venue, "200 OK", &TWO);
+    serve_image_while_listing(&venue, "AAAUSDT", &TWO);
+    assert_eq!(client.update_of(views[0], "image")["state"], "live");
 }

@@ -797,9 +797,7 @@ struct DeribitPushed<'a> {
 
 #[derive(Deserialize)]
 struct Subject<'a> {
-    #[serde(borrow)]
-    symbol: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(borrow, default)]
     timestamp: Option<&'a str>,
 }
 

@@ -99,6 +99,20 @@ fn key(kind: &str, instrument: &str) -> String {
     format!("{kind} {instrument}")
 }
 
+/// It tells of halts, and of no instrument's market.
+fn is_notice(channel: &str) -> bool {
+    channel == "platform_state" || channel.starts_with("instrument.state.")
+}
+
+/// What a channel that can be subscribed to is compared by.
+fn key_of(channel: &str, moment: &Moment<'_>) -> Option<String> {
+    if is_notice(channel) {
+        return Some(channel.to_owned());
+    }
+    let (kind, instrument) = parts(channel)?;
+    moment.listed.has_symbol(instrument).then(|| key(kind, instrument))
+}
+
 #[derive(Deserialize)]
 struct Call<'a> {
     method: String,
@@ -126,14 +140,15 @@ impl Session {
     fn subscribe(&mut self, id: &str, channels: Vec<String>, moment: &Moment<'_>) -> Vec<String> {
         let (mut begun, mut snapshots) = (Vec::new(), Vec::new());
         for channel in channels {
-            let known = parts(&channel).filter(|(_, symbol)| moment.listed.has_symbol(symbol));
-            let Some((kind, symbol)) = known else { continue };
+            let Some(key) = key_of(&channel, moment) else { continue };
             if self.channels.len() >= STREAMS_MAX {
                 continue;
             }
-            let old = self.channels.insert(key(kind, symbol), channel.clone());
-            let is_new_book = kind == "book" && old.as_deref() != Some(&channel);
-            if let Some(book) = moment.book(symbol).filter(|_| is_new_book) {
+            let old = self.channels.insert(key, channel.clone());
+            let is_new = old.as_deref() != Some(&channel);
+            if let Some(("book", symbol)) = parts(&channel).filter(|_| is_new)
+                && let Some(book) = moment.book(symbol)
+            {
                 snapshots.push(fresh(&channel, symbol, book, moment.at_ns));
             }
             begun.push(channel);
@@ -143,10 +158,10 @@ impl Session {
         replies
     }
 
-    fn unsubscribe(&mut self, id: &str, channels: Vec<String>) -> String {
+    fn unsubscribe(&mut self, id: &str, channels: Vec<String>, moment: &Moment<'_>) -> String {
         let mut ended = channels;
         ended.retain(|channel| {
-            let key = parts(channel).map(|(kind, instrument)| key(kind, instrument));
+            let key = key_of(channel, moment);
             key.is_some_and(|key| self.channels.remove(&key).is_some())
         });
         acknowledge(id, &ended)
@@ -168,7 +183,7 @@ impl super::Session for Session {
         let channels = call.params.map(|params| params.channels);
         match (call.method.as_str(), channels) {
             ("public/subscribe", Some(channels)) => self.subscribe(id, channels, moment),
-            ("public/unsubscribe", Some(channels)) => vec![self.unsubscribe(id, channels)],
+            ("public/unsubscribe", Some(channels)) => vec![self.unsubscribe(id, channels, moment)],
             ("public/subscribe" | "public/unsubscribe", None) => {
                 vec![refuse(id, INVALID_PARAMS, "Invalid params")]
             }
@@ -192,7 +207,7 @@ impl super::Session for Session {
     }
 
     fn subscriptions(&self) -> usize {
-        self.channels.len()
+        self.channels.keys().filter(|key| !is_notice(key)).count()
     }
 
     fn tell(&mut self, message: &Message, _moment: &Moment<'_>) -> Option<Bytes> {

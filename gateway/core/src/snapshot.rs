@@ -5,9 +5,9 @@
 //! HTTP) know this module and not each other. Publishing is one atomic swap; reading never waits.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::book::Book;
 use crate::market::{
@@ -65,9 +65,11 @@ impl Status {
         }
     }
 
-    /// Turns to a state; returns whether that was a change.
+    /// Turns to a state; returns whether that was a change. Where nothing is wrong, another reason
+    /// for the same state is none.
     pub fn turn(&mut self, state: State, why: Why, now: Nanos) -> bool {
-        if self.state == state && (self.why == why || state.flows()) {
+        let is_right = matches!(state, State::Live | State::Halted);
+        if self.state == state && (self.why == why || is_right) {
             return false;
         }
         self.state = state;
@@ -204,19 +206,19 @@ impl Snapshot {
 pub struct Entry {
     /// What it is.
     pub instrument: Instrument,
-    listing: OnceLock<Listing>,
+    listing: ArcSwapOption<Listing>,
     newest: ArcSwap<Snapshot>,
 }
 
 impl Entry {
     /// What the venue's instrument list says of it, once that is known.
-    pub fn listing(&self) -> Option<&Listing> {
-        self.listing.get()
+    pub fn listing(&self) -> Option<Arc<Listing>> {
+        self.listing.load_full()
     }
 
-    /// Remembers what the venue's instrument list says; the first word stands.
+    /// Remembers what the venue's instrument list says; the last word stands.
     pub fn set_listing(&self, listing: Listing) {
-        let _ = self.listing.set(listing);
+        self.listing.store(Some(Arc::new(listing)));
     }
 
     /// Takes the newest snapshot. Do not keep it longer than needed: it holds its book's memory.
@@ -314,7 +316,7 @@ impl Registry {
                 let first = Snapshot::starting(id, Scales::default(), epoch, now);
                 entries.push(Arc::new(Entry {
                     instrument,
-                    listing: OnceLock::new(),
+                    listing: ArcSwapOption::empty(),
                     newest: ArcSwap::from_pointee(first),
                 }));
             }

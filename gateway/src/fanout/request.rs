@@ -640,6 +640,7 @@ pub fn instrument_info(entry: &Entry) -> InstrumentInfo {
     let instrument = &entry.instrument;
     let snapshot = entry.load();
     let listing = entry.listing();
+    let listing = listing.as_deref();
     let text = |decimal: tickfan_core::decimal::Decimal| {
         let mut out = Vec::new();
         write_decimal(decimal.mantissa, decimal.scale, &mut out);

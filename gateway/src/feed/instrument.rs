@@ -6,22 +6,35 @@
 use std::sync::Arc;
 
 use tickfan_core::book::Book;
-use tickfan_core::decimal::{Decimal, DecimalError, SCALE_MAX};
 use tickfan_core::market::{
-    BboEvent, BookEvent, BookKind, Channel, EventBatch, Level, LevelChange, Nanos, Px, Qty, Scales,
-    Side, State, Trade, TradeNumbering, TradesEvent, Why,
+    BboEvent, BookEvent, BookKind, Channel, EventBatch, Level, LevelChange, Listing, Nanos, Scales,
+    State, Trading, Why,
 };
 use tickfan_core::snapshot::marks::Marks;
-use tickfan_core::snapshot::{Entry, Snapshot};
+use tickfan_core::snapshot::{BookPart, Entry, Snapshot, Status};
+
+mod levels;
+mod doubt;
+mod trades;
+mod aside;
+mod handover;
+
+use aside::Aside;
+pub use aside::Outcome;
+use doubt::Doubts;
+pub use levels::Scratch;
+use levels::{apply, first_scales, truncate};
+use trades::Counting;
 
 use super::sequencer::{Sequencer, Verdict};
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, FIRST_SCALE_MAX, GUESSED_MANTISSA_MAX,
-    IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX, RECOVERED_AFTER_NS,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX,
+    RECOVERED_AFTER_NS,
 };
+#[cfg(test)]
 use crate::mutant::{Mutant, planted};
 use crate::stats::FeedStats;
-use crate::venue::Checksum;
+use crate::venue::{Checksum, VenueDecoder};
 
 /// What a venue's books need besides its events.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +45,20 @@ pub struct Rules {
     pub truncate_at: Option<usize>,
     /// The best bid and offer has a stream of its own.
     pub has_bbo_stream: bool,
+    /// Every instrument has a heartbeat at least this often.
+    pub heartbeat_ns: Option<Nanos>,
+}
+
+impl Rules {
+    /// The rules of the venue that a decoder is for.
+    pub fn of(decoder: &dyn VenueDecoder) -> Self {
+        Self {
+            checksum: decoder.checksum(),
+            truncate_at: decoder.truncate_at(),
+            has_bbo_stream: decoder.has_bbo_stream(),
+            heartbeat_ns: decoder.heartbeat_ns(),
+        }
+    }
 }
 
 /// Where the image of a book is.
@@ -43,15 +70,8 @@ pub enum ImageWant {
     At(Nanos),
     /// Asked for; to be asked for again at this time.
     Asked(Nanos),
-    /// Not to be had: the venue refuses the instrument.
+    /// Not to be had: the venue refuses the instrument, or lists it no longer.
     Never,
-}
-
-/// Memory that one event needs, reused from event to event.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    bids: Vec<Level>,
-    asks: Vec<Level>,
 }
 
 /// A book event that waits for its image, with its own levels.
@@ -63,13 +83,13 @@ struct Early {
     tr_ns: Nanos,
 }
 
-/// Why a number cannot be taken as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Misfit {
-    /// The instrument's scales must grow to these.
-    Finer(Scales),
-    /// It does not fit 64 bits, or is negative.
-    Never,
+/// A book that is served while its image is awaited, to go back to when the image is of no use.
+struct Served {
+    book: BookPart,
+    sequencer: Sequencer,
+    scales: Scales,
+    digits: Scales,
+    unpublished_ns: Nanos,
 }
 
 /// One instrument of the feed.
@@ -90,7 +110,14 @@ pub struct InstrumentFeed {
     scales_known: bool,
     /// Digits that the venue writes, for its checksum.
     digits: Scales,
-    newest_trade_id: Option<u64>,
+    counting: Counting,
+    doubts: Doubts,
+    /// Whether it trades, as far as is known.
+    trading: Trading,
+    /// Whether it traded when the venue's list was read last.
+    listed: Trading,
+    /// Its large image, while that is decoded.
+    aside: Option<Aside>,
     /// It stands in the feed's list of instruments to publish.
     pub is_queued: bool,
     /// Where the image is.
@@ -113,9 +140,11 @@ impl InstrumentFeed {
         {
             next.scales = scales;
         }
+        let listed = entry.listing().map_or(Trading::Open, |listing| listing.trading);
         Self {
             entry,
             broken: [next.version > 0; Channel::ALL.len()],
+            counting: Counting::new(&next.trades.tail),
             next,
             sequencer: Sequencer::default(),
             early: Vec::new(),
@@ -124,7 +153,10 @@ impl InstrumentFeed {
             unpublished_ns: [0; Channel::ALL.len()],
             scales_known,
             digits: Scales::default(),
-            newest_trade_id: None,
+            doubts: Doubts::default(),
+            trading: listed,
+            listed,
+            aside: None,
             is_queued: false,
             want: ImageWant::Here,
             has_asked: false,
@@ -158,18 +190,57 @@ impl InstrumentFeed {
         }
     }
 
-    /// A good value after a loss: a new epoch, and live.
-    fn mend(&mut self, channel: Channel, now: Nanos) {
+    /// A good value, be it after a loss: then a new epoch.
+    fn mend(&mut self, channel: Channel, now: Nanos, rules: &Rules) {
         if std::mem::take(&mut self.broken[channel.index()]) {
             self.next.status_mut(channel).begin_epoch();
             self.touch(channel, now);
         }
-        self.turn(channel, State::Live, Why::Synced, now);
+        self.settle(channel, now, rules);
+    }
+
+    /// A channel has good values: it turns to what these are worth.
+    fn settle(&mut self, channel: Channel, now: Nanos, rules: &Rules) {
+        let hangs_on_book = match channel {
+            Channel::Book => true,
+            Channel::Bbo => !rules.has_bbo_stream,
+            Channel::Trades => false,
+        };
+        let doubt = self.doubts.gravest().filter(|_| hangs_on_book);
+        let Status { state, why, .. } = *self.next.status(channel);
+        let (state, why) = match (doubt, state, why) {
+            _ if self.trading == Trading::Halted => (State::Halted, Why::Halted),
+            (Some(doubt), ..) => (State::Suspect, doubt),
+            (None, State::Suspect, Why::Crossed) => (State::Live, Why::Uncrossed),
+            (None, State::Suspect, Why::HeartbeatMissing)
+            | (None, State::Stale, Why::VenueSilent) => (State::Live, Why::VenueBack),
+            (None, State::Halted, _) => (State::Live, Why::Resumed),
+            (None, ..) => (State::Live, Why::Synced),
+        };
+        self.turn(channel, state, why, now);
+    }
+
+    fn settle_all(&mut self, now: Nanos, rules: &Rules) {
+        for channel in Channel::ALL {
+            if self.next.status(*channel).state.flows() {
+                self.settle(*channel, now, rules);
+            }
+        }
     }
 
     /// The connection is up and the subscriptions are sent: the image is to be asked for by `at`
     /// at the latest.
-    pub fn begin(&mut self, at: Nanos) {
+    pub fn begin(&mut self, at: Nanos, now: Nanos) {
+        self.doubts = Doubts::default();
+        self.counting.join();
+        if self.trading == Trading::Ended {
+            return self.end(now);
+        }
+        // What the last connection said of a halt may be over; the list is read again and again.
+        self.trading = match self.listed {
+            Trading::Ended => Trading::Open,
+            listed => listed,
+        };
         self.want = ImageWant::At(at);
         self.has_asked = false;
         // The pauses between connections are the session's.
@@ -177,10 +248,11 @@ impl InstrumentFeed {
     }
 
     /// The venue confirmed a subscription.
-    pub fn subscribed(&mut self, channel: Channel, now: Nanos) {
+    pub fn subscribed(&mut self, channel: Channel, now: Nanos, rules: &Rules) {
         match channel {
+            _ if self.trading == Trading::Ended => {}
             Channel::Book => self.want_image_now(now),
-            Channel::Trades => self.mend(Channel::Trades, now),
+            Channel::Trades => self.mend(Channel::Trades, now, rules),
             Channel::Bbo => {}
         }
     }
@@ -201,10 +273,93 @@ impl InstrumentFeed {
         }
     }
 
+    /// The venue began, halted or ended trading.
+    pub fn trades_as(
+        &mut self,
+        trading: Trading,
+        is_connected: bool,
+        now: Nanos,
+        context: &Context<'_>,
+    ) {
+        let before = std::mem::replace(&mut self.trading, trading);
+        match (before, trading) {
+            _ if before == trading => {}
+            (_, Trading::Ended) => self.end(now),
+            (Trading::Ended, _) => self.begin_anew(is_connected, now),
+            _ => {
+                self.doubts.forgive_cross();
+                if self.next.book.status.state.flows() {
+                    self.doubts.crosses(self.next.book.book.is_crossed(), now);
+                }
+                self.settle_all(now, context.rules);
+            }
+        }
+    }
+
+    /// Nothing comes of it any more, and nothing is asked for.
+    fn end(&mut self, now: Nanos) {
+        self.sequencer.lose();
+        self.drop_early();
+        self.drop_aside();
+        self.awaited_ns = 0;
+        self.doubts = Doubts::default();
+        self.want = ImageWant::Never;
+        for channel in Channel::ALL {
+            self.turn(*channel, State::Closed, Why::Delisted, now);
+        }
+    }
+
+    /// It trades again: nothing of before counts.
+    fn begin_anew(&mut self, is_connected: bool, now: Nanos) {
+        self.broken = [self.next.version > 0; Channel::ALL.len()];
+        self.counting.join();
+        self.attempts = 0;
+        // The venue ended the subscription with the instrument.
+        self.has_asked = true;
+        self.want = if is_connected { ImageWant::At(now) } else { ImageWant::Here };
+        for channel in Channel::ALL {
+            self.turn(*channel, State::Syncing, Why::Starting, now);
+        }
+    }
+
+    /// The venue's instrument list was read again; `None` = it is not in it.
+    pub fn listed_as(
+        &mut self,
+        listing: Option<&Listing>,
+        is_connected: bool,
+        now: Nanos,
+        context: &mut Context<'_>,
+    ) {
+        let trading = listing.map_or(Trading::Ended, |listing| listing.trading);
+        // Only what the list says anew: the stream may have said more since.
+        if std::mem::replace(&mut self.listed, trading) != trading {
+            self.trades_as(trading, is_connected, now, context);
+        }
+        let Some(listing) = listing else { return };
+        let before = self.entry.listing();
+        if before.as_deref() == Some(listing) {
+            return;
+        }
+        self.entry.set_listing(listing.clone());
+        let has_other_steps =
+            before.is_some_and(|old| (old.tick, old.lot) != (listing.tick, listing.lot));
+        let (held, scales) = (self.next.scales, listing.scales());
+        if scales.px > held.px || scales.qty > held.qty {
+            // Where it cannot be, what follows will show whether it must be.
+            if self.grow_scales(scales, now) {
+                context.stats.scale_changes.inc();
+            }
+        } else if has_other_steps && self.next.book.status.state.flows() {
+            self.lose(Channel::Book, Why::ScaleChange, now, context);
+        }
+        self.scales_known = true;
+    }
+
     /// The connection is down: nothing is known to be wrong yet, but what was sent is lost.
     pub fn disconnected(&mut self, why: Why, now: Nanos) {
         self.sequencer.lose();
         self.drop_early();
+        self.aside = None;
         self.awaited_ns = 0;
         if self.want != ImageWant::Never {
             self.want = ImageWant::Here;
@@ -228,11 +383,11 @@ impl InstrumentFeed {
     }
 
     /// The venue speaks again on the same connection, so that nothing was lost.
-    pub fn heard(&mut self, now: Nanos) {
+    pub fn heard(&mut self, now: Nanos, rules: &Rules) {
         for channel in Channel::ALL {
             let status = self.next.status(*channel);
             if status.state == State::Stale && status.why == Why::VenueSilent {
-                self.turn(*channel, State::Live, Why::VenueBack, now);
+                self.settle(*channel, now, rules);
             }
         }
     }
@@ -257,10 +412,20 @@ impl InstrumentFeed {
         }
     }
 
+    /// A message of the connection is missing: it may have been about anything, an image that is
+    /// awaited too.
+    pub fn lose_all(&mut self, why: Why, now: Nanos, context: &mut Context<'_>) {
+        self.has_asked = true;
+        for channel in Channel::ALL {
+            self.lose(*channel, why, now, context);
+        }
+    }
+
     fn lose_book(&mut self, why: Why, now: Nanos, jitter: u64) {
         self.broken[Channel::Book.index()] |= self.next.version > 0;
         self.sequencer.lose();
         self.drop_early();
+        self.drop_aside();
         if self.next.book.status.state != State::Syncing {
             self.turn(Channel::Book, State::Gap, why, now);
         }
@@ -316,13 +481,27 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) {
+        if self.trading == Trading::Ended {
+            return;
+        }
         let bids = &batch.levels[event.bids.clone()];
         let asks = &batch.levels[event.asks.clone()];
         if event.kind == BookKind::Image {
+            if self.is_aside() {
+                // This one came later, and holds what came between the two.
+                self.drop_aside();
+                self.drop_early();
+            }
             return self.image(event, [bids, asks], now, context);
+        }
+        if self.is_aside() {
+            return self.keep_early(event, [bids, asks], now, context);
         }
         match self.sequencer.judge(event.continuity) {
             Verdict::Apply => {
+                if matches!(self.want, ImageWant::At(_) | ImageWant::Asked(_)) {
+                    self.keep_served(event, [bids, asks], now);
+                }
                 if let Err(why) = self.delta(event, [bids, asks], now, context) {
                     self.wrong(why, now, context);
                 }
@@ -341,7 +520,8 @@ impl InstrumentFeed {
             }
         }
         if self.next.book.status.state.flows() {
-            self.judge_cross(now);
+            self.doubts.crosses(self.next.book.book.is_crossed(), now);
+            self.settle(Channel::Book, now, context.rules);
             self.bbo_from_book(now, context.rules);
         }
     }
@@ -379,16 +559,37 @@ impl InstrumentFeed {
         if self.awaited_ns == 0 {
             self.awaited_ns = now;
         }
-        // Without numbers there is no telling which events an image contains.
-        if event.continuity.is_none() {
+        // Without numbers there is no telling which events an image contains, but for one that came
+        // before them.
+        if event.continuity.is_none() && !self.is_aside() {
             return;
         }
-        self.early_levels += bids.len() + asks.len();
-        if self.early.len() == IMAGE_BUFFER_EVENTS_MAX
-            || self.early_levels > IMAGE_BUFFER_LEVELS_MAX
-        {
+        if !self.has_room_for(bids.len() + asks.len()) {
             return self.wrong(Why::BufferFull, now, context);
         }
+        self.push_early(event, [bids, asks], now);
+    }
+
+    /// Keeps an event that is applied to the book as it is, for the image that will replace it.
+    fn keep_served(&mut self, event: &BookEvent, sides: [&[LevelChange]; 2], now: Nanos) {
+        if event.continuity.is_none() {
+            // The image comes in their order, and holds all that came before.
+            return;
+        }
+        if !self.has_room_for(sides.iter().map(|side| side.len()).sum()) {
+            // An image that is newer than these is as good.
+            self.drop_early();
+        }
+        self.push_early(event, sides, now);
+    }
+
+    fn has_room_for(&self, levels: usize) -> bool {
+        self.early.len() < IMAGE_BUFFER_EVENTS_MAX
+            && self.early_levels + levels <= IMAGE_BUFFER_LEVELS_MAX
+    }
+
+    fn push_early(&mut self, event: &BookEvent, [bids, asks]: [&[LevelChange]; 2], now: Nanos) {
+        self.early_levels += bids.len() + asks.len();
         self.early.push(Early {
             event: event.clone(),
             bids: bids.to_vec(),
@@ -415,10 +616,14 @@ impl InstrumentFeed {
         if let Some(depth) = context.rules.truncate_at {
             changed |= truncate(&mut self.next.book.book, depth);
         }
-        self.prove(event.checksum, context.rules)?;
+        self.prove(event.checksum, false, now, context)?;
         let part = &mut self.next.book;
         if let Some(continuity) = event.continuity {
             part.sequence = Some(continuity.last);
+            if continuity.last < continuity.follows {
+                // The venue begins its numbers anew: that of the best is of the old ones.
+                self.next.bbo.sequence = None;
+            }
         }
         if changed {
             self.next.version += 1;
@@ -430,127 +635,9 @@ impl InstrumentFeed {
         Ok(())
     }
 
-    /// Reads levels at the instrument's scales into the scratch; grows the scales where needed.
-    fn read_levels(
-        &mut self,
-        [bids, asks]: [&[LevelChange]; 2],
-        now: Nanos,
-        context: &mut Context<'_>,
-    ) -> Result<(), Why> {
-        loop {
-            let read = read(bids, self.next.scales, &mut context.scratch.bids)
-                .and_then(|()| read(asks, self.next.scales, &mut context.scratch.asks));
-            match read {
-                Ok(()) => return Ok(()),
-                Err(Misfit::Never) => return Err(Why::ScaleChange),
-                Err(Misfit::Finer(scales)) => {
-                    if !self.grow_scales(scales, now) {
-                        return Err(Why::ScaleChange);
-                    }
-                    context.stats.scale_changes.inc();
-                }
-            }
-        }
-    }
-
-    /// Before the image of an instrument without a listing, the scales are guessed from the first
-    /// numbers that come: as fine as a scale may begin, with room for larger numbers.
-    fn guess_scales(&mut self, sides: [&[LevelChange]; 2]) {
-        if self.scales_known || self.next.version > 0 {
-            return;
-        }
-        let roomy = |value: Decimal, scale: u8| {
-            value.at_scale(scale).is_ok_and(|m| m.unsigned_abs() <= GUESSED_MANTISSA_MAX)
-        };
-        let finest = finest(sides);
-        let guess = |least: u8, value: fn(&LevelChange) -> Decimal| {
-            (least..FIRST_SCALE_MAX)
-                .take_while(|s| sides.into_iter().flatten().all(|c| roomy(value(c), s + 1)))
-                .last()
-                .map_or(least, |s| s + 1)
-        };
-        self.next.scales = Scales {
-            px: guess(finest.px, |change| change.px),
-            qty: guess(finest.qty, |change| change.qty),
-        };
-    }
-
-    /// Expresses everything held in finer units: the values stay, and every channel begins an epoch.
-    fn grow_scales(&mut self, finer: Scales, now: Nanos) -> bool {
-        let old = self.next.scales;
-        let scales = Scales { px: old.px.max(finer.px), qty: old.qty.max(finer.qty) };
-        let (Ok(px_factor), Ok(qty_factor)) = (
-            Decimal { mantissa: 1, scale: old.px }.at_scale(scales.px),
-            Decimal { mantissa: 1, scale: old.qty }.at_scale(scales.qty),
-        ) else {
-            return false;
-        };
-        let rescaled = |best: Option<Level>| match best {
-            None => Some(None),
-            Some(level) => Some(Some(Level {
-                px: Px(level.px.0.checked_mul(px_factor)?),
-                qty: Qty(level.qty.0.checked_mul(qty_factor)?),
-            })),
-        };
-        let mut book = self.next.book.book.clone();
-        let mut tail = self.next.trades.tail.clone();
-        let (Some(bid), Some(ask)) = (rescaled(self.next.bbo.bid), rescaled(self.next.bbo.ask))
-        else {
-            return false;
-        };
-        if !book.bids.rescale(px_factor, qty_factor)
-            || !book.asks.rescale(px_factor, qty_factor)
-            || !tail.rescale(px_factor, qty_factor)
-        {
-            return false;
-        }
-        self.next.book.book = book;
-        self.next.trades.tail = tail;
-        self.next.bbo.bid = bid;
-        self.next.bbo.ask = ask;
-        self.next.scales = scales;
-        if self.next.version > 0 {
-            for channel in Channel::ALL {
-                // No epoch ends unannounced: what was held is told to be void, then comes anew.
-                let state = self.next.status(*channel).state;
-                self.turn(*channel, State::Gap, Why::ScaleChange, now);
-                self.next.status_mut(*channel).begin_epoch();
-                self.turn(*channel, state, Why::ScaleChange, now);
-                self.touch(*channel, now);
-            }
-        }
-        true
-    }
-
     fn note_digits(&mut self, event: &BookEvent) {
         self.digits.px = self.digits.px.max(event.px_digits);
         self.digits.qty = self.digits.qty.max(event.qty_digits);
-    }
-
-    /// Holds the book against the venue's checksum.
-    fn prove(&self, expected: Option<u32>, rules: &Rules) -> Result<(), Why> {
-        let (Some(expected), Some(checksum)) = (expected, rules.checksum) else { return Ok(()) };
-        let book = &self.next.book.book;
-        let top = |side: Side| -> Option<Vec<(i64, i64)>> {
-            book.side(side)
-                .iter()
-                .take(checksum.levels)
-                .map(|level| {
-                    Some((
-                        at_digits(level.px.0, self.next.scales.px, self.digits.px)?,
-                        at_digits(level.qty.0, self.next.scales.qty, self.digits.qty)?,
-                    ))
-                })
-                .collect()
-        };
-        match (top(Side::Bid), top(Side::Ask)) {
-            (Some(bids), Some(asks))
-                if (checksum.compute)(&bids, &asks, self.digits) == expected =>
-            {
-                Ok(())
-            }
-            _ => Err(Why::ChecksumMismatch),
-        }
     }
 
     /// Replaces the book by an image joined with the events that waited for it: one change.
@@ -561,16 +648,39 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) {
+        let unpublished_ns = self.unpublished_ns[Channel::Book.index()];
+        // Nothing waited to be applied: all of it was, to the book that is served.
+        let served = (!self.sequencer.is_lost() && self.awaited_ns == 0).then(|| Served {
+            book: self.next.book.clone(),
+            sequencer: self.sequencer.clone(),
+            scales: self.next.scales,
+            digits: self.digits,
+            unpublished_ns,
+        });
         self.digits = Scales::default();
         self.note_digits(event);
-        if let Err(why) = self.join_image(event, sides, now, context) {
+        let joined = self.join_image(event, sides, now, context);
+        if let Some(served) = &served {
+            self.unpublished_ns[Channel::Book.index()] = served.unpublished_ns;
+        }
+        if let Err(why) = joined {
             context.stats.images_refused.inc();
-            let early = std::mem::take(&mut self.early);
+            if why == Why::SequenceGap
+                && let Some(served) = served
+                && served.scales == self.next.scales
+            {
+                self.next.book = served.book;
+                self.sequencer = served.sequencer;
+                self.digits = served.digits;
+                let jitter = context.jitter();
+                return self.want_image_later(now, jitter);
+            }
+            let (early, early_levels) = (std::mem::take(&mut self.early), self.early_levels);
             self.wrong(why, now, context);
             // An image that is only too old says nothing against the events.
             if why == Why::SequenceGap {
-                self.early_levels = early.iter().map(|e| e.bids.len() + e.asks.len()).sum();
                 self.early = early;
+                self.early_levels = early_levels;
             }
             return;
         }
@@ -580,9 +690,10 @@ impl InstrumentFeed {
         self.live_since_ns = now;
         self.next.version += 1;
         self.next.book.changed = self.next.version;
-        self.mend(Channel::Book, now);
+        self.doubts.renew();
+        self.doubts.crosses(self.next.book.book.is_crossed(), now);
+        self.mend(Channel::Book, now, context.rules);
         self.touch(Channel::Book, now);
-        self.judge_cross(now);
         self.bbo_from_book(now, context.rules);
     }
 
@@ -615,7 +726,7 @@ impl InstrumentFeed {
         part.sequence = event.continuity.map(|continuity| continuity.last);
         part.te_ns = event.te_ns;
         part.tr_ns = now;
-        self.prove(event.checksum, context.rules)?;
+        self.prove(event.checksum, true, now, context)?;
 
         let early = std::mem::take(&mut self.early);
         self.early_levels = 0;
@@ -636,6 +747,8 @@ impl InstrumentFeed {
                 )?,
                 Verdict::Early | Verdict::Gap { .. } => {
                     self.early = early.into_iter().skip(i).collect();
+                    self.early_levels =
+                        self.early.iter().map(|early| early.bids.len() + early.asks.len()).sum();
                     self.next.version = version;
                     return Err(Why::SequenceGap);
                 }
@@ -644,19 +757,6 @@ impl InstrumentFeed {
         // What waited is part of the image: one change in all.
         self.next.version = version;
         Ok(())
-    }
-
-    fn judge_cross(&mut self, now: Nanos) {
-        let status = self.next.book.status;
-        match (self.next.book.book.is_crossed(), status.state, status.why) {
-            (true, State::Live, _) => {
-                self.turn(Channel::Book, State::Suspect, Why::Crossed, now);
-            }
-            (false, State::Suspect, Why::Crossed) => {
-                self.turn(Channel::Book, State::Live, Why::Uncrossed, now);
-            }
-            _ => {}
-        }
     }
 
     /// The best of the book becomes the best bid and offer, unless the venue's own is newer.
@@ -672,14 +772,8 @@ impl InstrumentFeed {
         }
         let (bid, ask) = book.book.best();
         let (sequence, te_ns) = (book.sequence, book.te_ns);
-        self.mend(Channel::Bbo, now);
+        self.mend(Channel::Bbo, now, rules);
         self.set_bbo(bid, ask, sequence, te_ns, self.next.version, now);
-        if !rules.has_bbo_stream {
-            let book = self.next.book.status;
-            if self.next.bbo.status.state != book.state {
-                self.turn(Channel::Bbo, book.state, book.why, now);
-            }
-        }
     }
 
     fn set_bbo(
@@ -707,6 +801,9 @@ impl InstrumentFeed {
 
     /// Applies the venue's own best bid and offer.
     pub fn bbo(&mut self, event: &BboEvent, now: Nanos, context: &mut Context<'_>) {
+        if self.trading == Trading::Ended {
+            return;
+        }
         let older = match (self.next.bbo.sequence, event.sequence) {
             _ if self.broken[Channel::Bbo.index()] => false,
             (Some(held), Some(new)) => new < held,
@@ -725,68 +822,8 @@ impl InstrumentFeed {
         }
         let best = |levels: &[Level]| levels.first().copied().filter(|level| level.qty.0 > 0);
         let (bid, ask) = (best(&context.scratch.bids), best(&context.scratch.asks));
-        self.mend(Channel::Bbo, now);
+        self.mend(Channel::Bbo, now, context.rules);
         self.set_bbo(bid, ask, event.sequence, event.te_ns, self.next.version + 1, now);
-    }
-
-    /// Appends the trades of one message.
-    pub fn trades(
-        &mut self,
-        event: &TradesEvent,
-        batch: &EventBatch,
-        now: Nanos,
-        context: &mut Context<'_>,
-    ) {
-        let mut any = false;
-        for print in &batch.trades[event.trades.clone()] {
-            let sides = [&[LevelChange { px: print.px, qty: print.qty }][..], &[]];
-            self.guess_scales(sides);
-            if let Err(why) = self.read_levels(sides, now, context) {
-                context.stats.malformed.inc();
-                self.lose(Channel::Trades, why, now, context);
-                continue;
-            }
-            if let (TradeNumbering::Consecutive, Some(id)) = (event.numbering, &print.number) {
-                match self.newest_trade_id {
-                    Some(newest) if *id <= newest => {
-                        context.stats.trades_repeated.inc();
-                        continue;
-                    }
-                    Some(newest) if *id > newest + 1 => {
-                        let lost = *id - newest - 1;
-                        context.stats.trades_lost.inc_by(lost);
-                        self.next
-                            .trades
-                            .tail
-                            .skip(lost - u64::from(planted(Mutant::UncountedLoss)));
-                    }
-                    _ => {}
-                }
-                self.newest_trade_id = Some(*id);
-            }
-            let Some(level) = context.scratch.bids.first() else { continue };
-            self.next.trades.tail.push(Trade {
-                te_ns: print.te_ns,
-                px: level.px,
-                qty: level.qty,
-                aggressor: print.aggressor,
-                id: print.id.clone(),
-            });
-            any = true;
-        }
-        if any {
-            self.mend(Channel::Trades, now);
-            self.next.trades.tr_ns = now;
-            self.next.version += 1;
-            self.touch(Channel::Trades, now);
-        }
-    }
-
-    /// The connection was lost and begun anew: trade ids may begin anew too.
-    pub fn reconnected(&mut self) {
-        if self.broken[Channel::Trades.index()] {
-            self.newest_trade_id = None;
-        }
     }
 
     /// Publishes what has changed and marks it for the shards; returns whether anything had.
@@ -835,70 +872,4 @@ pub(super) const fn next_random(state: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
-}
-
-fn read(changes: &[LevelChange], scales: Scales, out: &mut Vec<Level>) -> Result<(), Misfit> {
-    out.clear();
-    for change in changes {
-        match (change.px.at_scale(scales.px), change.qty.at_scale(scales.qty)) {
-            (Ok(px), Ok(qty)) if qty >= 0 => out.push(Level { px: Px(px), qty: Qty(qty) }),
-            (Err(DecimalError::TooFine), _) | (_, Err(DecimalError::TooFine)) => {
-                return Err(Misfit::Finer(finest([changes, &[]])));
-            }
-            _ => return Err(Misfit::Never),
-        }
-    }
-    Ok(())
-}
-
-/// The scales that hold every value.
-fn finest(sides: [&[LevelChange]; 2]) -> Scales {
-    let mut scales = Scales::default();
-    for change in sides.into_iter().flatten() {
-        scales.px = scales.px.max(change.px.scale);
-        scales.qty = scales.qty.max(change.qty.scale);
-    }
-    scales
-}
-
-/// The scales of an instrument without a listing: the digits that the venue writes, so that a finer
-/// price later is rare, unless its values do not fit then.
-fn first_scales(image: &BookEvent, sides: [&[LevelChange]; 2]) -> Scales {
-    let needed = finest(sides);
-    let written = Scales {
-        px: needed.px.max(image.px_digits.min(FIRST_SCALE_MAX)),
-        qty: needed.qty.max(image.qty_digits.min(FIRST_SCALE_MAX)),
-    };
-    let fits = |scales: Scales| {
-        sides.into_iter().flatten().all(|change| {
-            change.px.at_scale(scales.px).is_ok() && change.qty.at_scale(scales.qty).is_ok()
-        })
-    };
-    if fits(written) { written } else { needed }
-}
-
-/// A mantissa at another number of digits; `None` when digits would be lost.
-fn at_digits(mantissa: i64, scale: u8, digits: u8) -> Option<i64> {
-    if digits >= scale {
-        return Decimal { mantissa, scale }.at_scale(digits.min(SCALE_MAX)).ok();
-    }
-    let power = Decimal { mantissa: 1, scale: digits }.at_scale(scale).ok()?;
-    (mantissa % power == 0).then(|| mantissa / power)
-}
-
-fn apply(book: &mut Book, scratch: &Scratch) -> bool {
-    let mut changed = false;
-    for (side, levels) in [(Side::Bid, &scratch.bids), (Side::Ask, &scratch.asks)] {
-        let side = book.side_mut(side);
-        for level in levels {
-            changed |= side.set(level.px, level.qty);
-        }
-    }
-    changed
-}
-
-fn truncate(book: &mut Book, depth: usize) -> bool {
-    let bids = book.bids.truncate(depth);
-    let asks = book.asks.truncate(depth);
-    bids || asks
 }

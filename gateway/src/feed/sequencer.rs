@@ -2,7 +2,8 @@
 //! something lost?
 //!
 //! One rule for every venue, in the numbers of [`Continuity`]. The feed thread asks it for every
-//! book event; it knows no levels and no time.
+//! book event; it knows no levels and no time. Beside it the numbers that some venues give to all
+//! messages of a connection.
 
 use tickfan_core::market::Continuity;
 
@@ -36,7 +37,7 @@ enum Position {
 }
 
 /// Checks the continuity of one book.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sequencer {
     position: Position,
 }
@@ -92,6 +93,41 @@ impl Sequencer {
     }
 }
 
+/// Checks the numbers of all messages of one connection, which rise one by one.
+#[derive(Debug, Default)]
+pub struct MessageNumbers {
+    newest: Option<u64>,
+    /// Messages since, whose numbers could not be read.
+    unread: u64,
+}
+
+impl MessageNumbers {
+    /// A message could not be read: whatever its number was, it is not missing.
+    pub const fn unreadable(&mut self) {
+        self.unread += 1;
+    }
+
+    /// Judges the number of the next message. After a [`Verdict::Gap`] it goes on from there; the
+    /// first number of a connection is as good as any.
+    pub fn judge(&mut self, number: u64) -> Verdict {
+        let Some(held) = self.newest else {
+            self.newest = Some(number);
+            self.unread = 0;
+            return Verdict::Apply;
+        };
+        if number <= held {
+            return Verdict::Old;
+        }
+        let skipped = number - held - 1;
+        self.newest = Some(number);
+        if skipped > std::mem::take(&mut self.unread) {
+            Verdict::Gap { held, follows: number - 1 }
+        } else {
+            Verdict::Apply
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +177,43 @@ mod tests {
         assert_eq!(sequencer.judge(None), Verdict::Early);
         sequencer.begin(None);
         assert_eq!(sequencer.judge(None), Verdict::Apply);
+    }
+
+    #[test]
+    fn numbers_that_begin_anew_go_on_from_the_smaller_one() {
+        let mut sequencer = Sequencer::default();
+        sequencer.begin(Some(100));
+        assert_eq!(sequencer.judge(event(100, 100)), Verdict::Apply, "it only shows that it lives");
+        assert_eq!(sequencer.judge(event(100, 7)), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(7, 9)), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(7, 9)), Verdict::Old);
+    }
+
+    #[test]
+    fn messages_are_numbered_one_by_one_from_anywhere() {
+        let mut numbers = MessageNumbers::default();
+        for (number, expected) in [
+            (0, Verdict::Apply),
+            (0, Verdict::Old),
+            (1, Verdict::Apply),
+            (3, Verdict::Gap { held: 1, follows: 2 }),
+            (2, Verdict::Old),
+            (4, Verdict::Apply),
+        ] {
+            assert_eq!(numbers.judge(number), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_not_missing() {
+        let mut numbers = MessageNumbers::default();
+        assert_eq!(numbers.judge(10), Verdict::Apply);
+        numbers.unreadable();
+        assert_eq!(numbers.judge(12), Verdict::Apply);
+        numbers.unreadable();
+        assert_eq!(numbers.judge(13), Verdict::Apply, "it had no number, or an old one");
+        assert_eq!(numbers.judge(15), Verdict::Gap { held: 13, follows: 14 });
+        numbers.unreadable();
+        assert_eq!(numbers.judge(18), Verdict::Gap { held: 15, follows: 17 });
     }
 }

@@ -1,33 +1,40 @@
-//! One connection to one venue: the shell around a [`Feed`].
+//! The instruments of one connection to one venue: the shell around a [`Feed`].
 //!
 //! Runs on the feed thread. Connects, sends what the feed asks for, hands it every message with its
 //! receipt time, ends a batch when the socket has no more, and connects again with growing, jittered
-//! pauses when the connection is lost.
+//! pauses when the connection is lost. A connection that is to end is handed over: a second one is
+//! opened first, a feed of its own that nobody sees catches up over it, and takes the place of the
+//! first.
 
-use std::future::{Future, poll_fn};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use fastwebsockets::{Frame, OpCode, Payload, WebSocketError, WebSocketWrite};
-use http_body_util::Empty;
-use hyper::Request as HttpRequest;
-use hyper::header::{CONNECTION, HOST, UPGRADE};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tickfan_core::market::{Nanos, Why};
-use tokio::io::WriteHalf;
-use tokio::sync::mpsc;
+use fastwebsockets::WebSocketError;
+use tickfan_core::market::{InstrumentId, Listing, Nanos, Why};
+use tokio::sync::watch;
 
-use super::rest::{ImageRequest, ImageResult};
-use super::tls::{Address, Connector};
+use super::rest::{DecodeRequest, ImageRequest, ImageResult, RestQueue};
 use super::{Feed, Request};
 use crate::clock::Clock;
 use crate::limits::{
-    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, CONNECT_TIMEOUT_NS, MILLI_NS, RECOVERED_AFTER_NS,
-    SLEEP_NS_MAX, SUBSCRIBE_SPACING_NS, VENUE_MESSAGE_BYTES_MAX, VENUE_TEXTS_MAX,
+    BACKOFF_FIRST_NS, BACKOFF_MAX_NS, HAND_OVER_NS_MAX, HAND_OVER_SETTLE_NS,
+    HAND_OVER_SPARE_DIVISOR, HAND_OVER_SPREAD_DIVISOR, MILLI_NS, RECOVERED_AFTER_NS, SLEEP_NS_MAX,
+    VENUE_READS_PER_TURN,
 };
+use crate::stats::FeedStats;
+
+pub mod dial;
+pub mod frames;
+pub mod line;
+
+use dial::Dialer;
+use frames::{Incoming, Violation};
+use line::{Line, Stirred};
 
 /// Why a connection to a venue ended.
 #[derive(Debug, thiserror::Error)]
@@ -35,272 +42,418 @@ pub enum SessionError {
     /// It could not be made in time.
     #[error("no connection in time")]
     ConnectTimeout,
-    /// It could not be made.
+    /// It could not be made, or broke.
     #[error("connection: {0}")]
     Io(#[from] std::io::Error),
     /// Our request could not be formed.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
-    /// The venue broke the WebSocket protocol, or the connection broke.
+    /// The venue refused the upgrade, or the connection broke under a message of ours.
     #[error("websocket: {0}")]
     WebSocket(#[from] WebSocketError),
+    /// The venue broke the WebSocket protocol.
+    #[error("the venue broke the WebSocket protocol: {0}")]
+    Violation(#[from] Violation),
     /// The venue closed it.
     #[error("closed by the venue")]
     Closed,
-    /// A message over the limit.
-    #[error("a message of more than {VENUE_MESSAGE_BYTES_MAX} bytes")]
-    TooLarge,
-    /// The feed wants a new connection: the venue announced its end, or is silent.
+    /// The venue did not answer a ping.
+    #[error("no answer to a ping")]
+    Unanswered,
+    /// The feed wants a new connection: the venue is silent, or more is to be said than it allows.
     #[error("to be made anew")]
     Reconnect,
+    /// Another connection has taken its place.
+    #[error("handed over to a new connection")]
+    HandedOver,
 }
+
+impl SessionError {
+    /// The code with which the connection is closed.
+    const fn close_code(&self) -> u16 {
+        match self {
+            Self::Violation(violation) => violation.close_code(),
+            _ => 1000,
+        }
+    }
+}
+
+/// What the venue lists, by its own spelling; `None` before that is known.
+pub type Listings = Option<Arc<HashMap<Arc<str>, Listing>>>;
 
 /// Everything that a session needs besides its feed.
 #[derive(Debug)]
 pub struct Session {
-    /// Makes connections.
-    pub connector: Connector,
-    /// Where the venue's stream is.
-    pub address: Address,
-    /// Images to be fetched.
-    pub image_requests: mpsc::Sender<ImageRequest>,
-    /// Where fetched images are to be sent.
-    pub image_reply: mpsc::Sender<ImageResult>,
-    /// Images that were fetched.
-    pub image_results: mpsc::Receiver<ImageResult>,
-    /// The clock.
-    pub clock: Clock,
-    /// Ticked at least every half second while all is well.
-    pub watchdog: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    /// Opens connections.
+    pub dialer: Dialer,
+    /// Images to be fetched and decoded.
+    pub rest: RestQueue,
+    /// What the venue listed when the feed's options were made.
+    pub listed: Listings,
+    /// What it lists now.
+    pub listings: watch::Receiver<Listings>,
+    /// How long the venue lets a connection live.
+    pub connection_life_ns: Option<Nanos>,
+    /// Counters.
+    pub stats: FeedStats,
 }
-
-type Writer = WebSocketWrite<WriteHalf<TokioIo<Upgraded>>>;
 
 impl Session {
     /// Keeps the feed connected for ever.
-    pub async fn run(mut self, mut feed: Feed) {
+    pub async fn run(self, mut feed: Feed) {
+        let clock = self.dialer.clock.clone();
+        let mut holder = Holder {
+            session: self,
+            successor: None,
+            hand_over_ns: Nanos::MAX,
+            hand_over_failures: 0,
+            clock,
+        };
         let mut failures = 0u32;
         loop {
-            let began_ns = self.clock.now();
-            let error = match self.converse(&mut feed).await {
-                Ok(never) => match never {},
-                Err(error) => error,
-            };
-            let now = self.clock.now();
+            let began_ns = holder.clock.now();
+            let error = holder.converse(&mut feed).await;
+            let now = holder.clock.now();
             feed.on_disconnected(Why::Disconnected, now);
             if now.saturating_sub(began_ns) >= RECOVERED_AFTER_NS {
                 failures = 0;
             }
-            let ceiling =
-                BACKOFF_FIRST_NS.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX_NS);
-            failures += 1;
-            let pause_ns = if matches!(error, SessionError::Reconnect) && failures == 1 {
+            let is_awaited = matches!(error, SessionError::Reconnect) && failures == 0;
+            let pause_ns = if is_awaited || holder.successor.is_some() {
                 0
             } else {
-                feed.jitter() % ceiling
+                pause_ns(failures, feed.jitter())
             };
+            failures += 1;
             tracing::warn!(
-                venue = %self.address.authority(),
+                venue = %holder.session.dialer.address.authority(),
                 %error,
                 again_in_ms = pause_ns / MILLI_NS,
                 "the connection to the venue ended"
             );
-            self.sleep(pause_ns).await;
+            tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
         }
     }
+}
 
-    /// Sleeps, and lets the watchdog know.
-    async fn sleep(&self, mut pause_ns: Nanos) {
-        loop {
-            self.tick();
-            let nap_ns = pause_ns.min(SLEEP_NS_MAX);
-            tokio::time::sleep(Duration::from_nanos(nap_ns)).await;
-            pause_ns -= nap_ns;
-            if pause_ns == 0 {
-                return;
-            }
-        }
-    }
-
-    fn tick(&self) {
-        self.watchdog.store(self.clock.now(), std::sync::atomic::Ordering::Relaxed);
-    }
-
-    async fn open(
-        &self,
-        path: &str,
-    ) -> Result<fastwebsockets::WebSocket<TokioIo<Upgraded>>, SessionError> {
-        let stream = self.connector.connect(&self.address).await?;
-        let request = HttpRequest::get(path)
-            .header(HOST, self.address.authority())
-            .header(UPGRADE, "websocket")
-            .header(CONNECTION, "Upgrade")
-            .header("Sec-WebSocket-Key", fastwebsockets::handshake::generate_key())
-            .header("Sec-WebSocket-Version", "13")
-            .body(Empty::<Bytes>::new())?;
-        let (socket, _) = fastwebsockets::handshake::client(&SpawnHere, request, stream).await?;
-        Ok(socket)
-    }
-
-    /// One connection, from its making to its end.
-    async fn converse(
-        &mut self,
-        feed: &mut Feed,
-    ) -> Result<std::convert::Infallible, SessionError> {
-        self.tick();
-        let limit = Duration::from_nanos(CONNECT_TIMEOUT_NS);
-        let path = feed.decoder().stream_path().to_owned();
-        let mut socket = tokio::time::timeout(limit, self.open(&path))
-            .await
-            .map_err(|_| SessionError::ConnectTimeout)??;
-        // Pings and closes are answered below, where they count as signs of life.
-        socket.set_auto_pong(false);
-        socket.set_auto_close(false);
-        socket.set_max_message_size(VENUE_MESSAGE_BYTES_MAX);
-        let (mut reader, writer) = socket.split(tokio::io::split);
-        let mut outbox = Outbox { writer, next_send_ns: 0, texts: Vec::new() };
-        let mut whole = Reassembly::default();
-        feed.on_connected(self.clock.now());
-
-        // Nothing is obligated while automatic answers are off.
-        let mut never_sent =
-            |_: Frame<'_>| std::future::ready(Ok::<_, std::convert::Infallible>(()));
-        loop {
-            // `read_frame` is not cancel-safe: the one future is polled until it is done.
-            let mut reading = pin!(reader.read_frame(&mut never_sent));
-            let frame = match poll_once(reading.as_mut()).await {
-                Some(frame) => frame,
-                // The socket has no more: the batch ends.
-                None => loop {
-                    let now = self.clock.now();
-                    feed.publish(now);
-                    let wake_ns = self.attend(feed, &mut outbox, now).await?;
-                    let nap = Duration::from_nanos(wake_ns.saturating_sub(now).min(SLEEP_NS_MAX));
-                    tokio::select! {
-                        biased;
-                        frame = &mut reading => break frame,
-                        Some(result) = self.image_results.recv() => {
-                            feed.on_image(result.instrument, result.image, self.clock.now());
+impl Session {
+    /// Gives the feed what the socket has, one batch at most, and publishes it; returns whether
+    /// there may be more.
+    async fn deliver(&self, feed: &mut Feed, line: &mut Line) -> Result<bool, SessionError> {
+        let mut reads = 0;
+        let is_full = loop {
+            let now = self.dialer.clock.now();
+            let ping = match line.take(now)? {
+                Some(Incoming::Message(message)) => {
+                    feed.on_message(message, now);
+                    None
+                }
+                Some(Incoming::Ping(echo)) => Some(echo.to_vec()),
+                // It tells that the line holds, and nothing of the venue's health.
+                Some(Incoming::Pong) => None,
+                Some(Incoming::Close) => return Err(SessionError::Closed),
+                None => match poll_once(pin!(line.fill())).await {
+                    Some(filled) => {
+                        filled?;
+                        reads += 1;
+                        if reads == VENUE_READS_PER_TURN {
+                            break true;
                         }
-                        () = tokio::time::sleep(nap) => {}
+                        continue;
                     }
+                    None => break false,
                 },
-            }?;
-            let now = self.clock.now();
-            match frame.opcode {
-                OpCode::Close => return Err(SessionError::Closed),
-                OpCode::Ping => {
-                    feed.on_heard(now);
-                    let echo = Payload::Owned(frame.payload.to_vec());
-                    outbox.writer.write_frame(Frame::pong(echo)).await?;
-                    outbox.writer.flush().await?;
-                }
-                OpCode::Pong => feed.on_heard(now),
-                OpCode::Text | OpCode::Binary | OpCode::Continuation => {
-                    whole.add(frame, |message| feed.on_message(message, now))?;
-                }
+            };
+            if let Some(echo) = ping {
+                feed.on_heard(now);
+                line.pong(echo).await?;
             }
             if feed.is_batch_full(now) {
-                feed.publish(now);
-                while let Ok(result) = self.image_results.try_recv() {
-                    feed.on_image(result.instrument, result.image, now);
-                }
-                self.attend(feed, &mut outbox, now).await?;
-                // Other sessions share this thread.
-                tokio::task::yield_now().await;
+                break true;
             }
+        };
+        let now = self.dialer.clock.now();
+        feed.publish(now);
+        while let Some(image) = line.take_image() {
+            on_image(feed, image, now);
         }
+        feed.publish(now);
+        Ok(is_full)
     }
 
     /// Lets time pass for the feed and carries out what it wants; returns when to do so again.
     async fn attend(
         &self,
         feed: &mut Feed,
-        outbox: &mut Outbox,
-        now: Nanos,
+        line: &mut Line,
+        is_published: bool,
     ) -> Result<Nanos, SessionError> {
-        self.tick();
+        let now = self.dialer.clock.now();
         let mut wake_ns = feed.on_time(now);
+        feed.publish(now);
         for request in feed.take_requests() {
             match request {
-                Request::Send(text) => outbox.texts.push(text),
+                Request::Send(text) => line.post(text)?,
                 Request::Reconnect => return Err(SessionError::Reconnect),
-                Request::Image { instrument, path } => {
-                    // One per instrument can wait, and the queue has room for all of them.
-                    let reply = self.image_reply.clone();
-                    let request = ImageRequest { instrument, path, reply };
-                    if self.image_requests.try_send(request).is_err() {
-                        feed.on_image(instrument, None, now);
+                Request::HandOver => line.ends_soon = true,
+                Request::Image { instrument, path, connection } => {
+                    let reply = line.image_reply.clone();
+                    let request = ImageRequest { instrument, connection, path, reply };
+                    if self.rest.ask(request, is_published).is_err() {
+                        feed.on_image(instrument, connection, None, now);
+                    }
+                }
+                Request::Decode { instrument, message, connection } => {
+                    let reply = line.image_reply.clone();
+                    let request = DecodeRequest { instrument, connection, message, reply };
+                    if self.rest.decode(request).is_err() {
+                        feed.on_image(instrument, connection, None, now);
                     }
                 }
             }
         }
-        if outbox.texts.len() > VENUE_TEXTS_MAX {
-            // More resyncs than the venue lets us ask for: a new connection is quicker.
-            return Err(SessionError::Reconnect);
+        wake_ns = wake_ns.min(line.send_due(now).await?);
+        if feed.decoder().keepalive().is_none() {
+            wake_ns = wake_ns.min(line.probe(feed.decoder().silence_ns() / 2, now).await?);
         }
-        wake_ns = wake_ns.min(outbox.send(now).await?);
         Ok(wake_ns)
     }
 }
 
-/// Texts on their way to the venue, within its limit of messages.
-struct Outbox {
-    writer: Writer,
-    next_send_ns: Nanos,
-    texts: Vec<String>,
+/// The pause after so many failures in a row: full jitter under a doubling ceiling.
+fn pause_ns(failures: u32, random: u64) -> Nanos {
+    random % BACKOFF_FIRST_NS.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX_NS)
 }
 
-impl Outbox {
-    /// Sends the next text if it is time; returns when the one after it may go.
-    async fn send(&mut self, now: Nanos) -> Result<Nanos, SessionError> {
-        if self.texts.is_empty() {
-            return Ok(Nanos::MAX);
+/// The connection that is to take the place of one that ends.
+enum Successor {
+    /// It is being made.
+    Dialling(Pin<Box<dyn Future<Output = Result<Line, SessionError>> + Send>>),
+    /// It is open, and its feed catches up.
+    Following {
+        /// Publishes nothing.
+        feed: Box<Feed>,
+        line: Box<Line>,
+        /// It takes over at the latest then.
+        until_ns: Nanos,
+    },
+}
+
+/// A session at work.
+struct Holder {
+    session: Session,
+    successor: Option<Successor>,
+    /// When the connection held is to be handed over.
+    hand_over_ns: Nanos,
+    hand_over_failures: u32,
+    clock: Clock,
+}
+
+impl Holder {
+    /// One connection and those that it is handed over to, from its making to the end of the last;
+    /// why that ended.
+    async fn converse(&mut self, feed: &mut Feed) -> SessionError {
+        // A successor may be on its way when the connection before it ends.
+        let dialled = match self.successor.take() {
+            Some(Successor::Dialling(dialling)) => dialling.await,
+            _ => self.session.dialer.clone().dial(feed.decoder().stream_path().to_owned()).await,
+        };
+        let mut line = match dialled {
+            Ok(line) => line,
+            Err(error) => return error,
+        };
+        feed.on_connected(self.clock.now());
+        loop {
+            self.hand_over_ns = self.planned_end_ns(&line, feed.jitter());
+            let Err(error) = self.hold(feed, &mut line).await;
+            tokio::spawn(line.close(error.close_code()));
+            let is_open =
+                |successor: &mut Successor| matches!(successor, Successor::Following { .. });
+            let Some(Successor::Following { feed: caught_up, line: next, .. }) =
+                self.successor.take_if(is_open)
+            else {
+                return error;
+            };
+            tracing::info!(
+                venue = %self.session.dialer.address.authority(),
+                %error,
+                "the connection to the venue is succeeded by another"
+            );
+            self.session.stats.hand_overs.inc();
+            self.hand_over_failures = 0;
+            feed.take_over(*caught_up, self.clock.now());
+            line = *next;
         }
-        if now < self.next_send_ns {
-            return Ok(self.next_send_ns);
+    }
+
+    /// When a connection is to be handed over if the venue says nothing: before the venue ends it,
+    /// and not together with all others that were made at the same time.
+    fn planned_end_ns(&self, line: &Line, random: u64) -> Nanos {
+        let Some(life_ns) = self.session.connection_life_ns else { return Nanos::MAX };
+        let latest_ns = life_ns - life_ns / HAND_OVER_SPARE_DIVISOR;
+        line.opened_ns + latest_ns - random % (life_ns / HAND_OVER_SPREAD_DIVISOR).max(1)
+    }
+
+    /// Holds a connection until it ends, or its successor has caught up.
+    async fn hold(&mut self, feed: &mut Feed, line: &mut Line) -> Result<Infallible, SessionError> {
+        loop {
+            // An error says that nobody reads the list any more: then nothing changes.
+            if self.session.listings.has_changed().unwrap_or(false) {
+                self.follow_listings(feed);
+            }
+            let is_busy = self.session.deliver(feed, line).await?;
+            let mut wake_ns = self.session.attend(feed, line, true).await?;
+            wake_ns = wake_ns.min(self.begin_hand_over(feed, line.ends_soon));
+            let mut is_followed_closely = false;
+            match self.follow().await {
+                Ok(Following::Sleeps(at_ns)) => wake_ns = wake_ns.min(at_ns),
+                Ok(Following::Busy) => is_followed_closely = true,
+                Ok(Following::CaughtUp) => return Err(SessionError::HandedOver),
+                Err(error) => self.give_up_successor(&error, feed.jitter()),
+            }
+            if is_busy || is_followed_closely {
+                // Other sessions share this thread.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let nap_ns = wake_ns.saturating_sub(self.clock.now()).min(SLEEP_NS_MAX);
+            tokio::select! {
+                biased;
+                stirred = line.stir() => if let Stirred::Image(image) = stirred? {
+                    on_image(feed, image, self.clock.now());
+                },
+                stirred = stir(&mut self.successor, &self.clock) => match stirred {
+                    Ok(dialled) => self.begin_following(dialled, feed),
+                    Err(error) => self.give_up_successor(&error, feed.jitter()),
+                },
+                Ok(()) = self.session.listings.changed() => self.follow_listings(feed),
+                () = tokio::time::sleep(Duration::from_nanos(nap_ns)) => {}
+            }
         }
-        let text = self.texts.remove(0);
-        self.writer.write_frame(Frame::text(Payload::Owned(text.into_bytes()))).await?;
-        self.writer.flush().await?;
-        self.next_send_ns = now + SUBSCRIBE_SPACING_NS;
-        Ok(if self.texts.is_empty() { Nanos::MAX } else { self.next_send_ns })
+    }
+
+    /// Tells the feed what has changed in the venue's list.
+    fn follow_listings(&mut self, feed: &mut Feed) {
+        let now = self.clock.now();
+        let listings = self.session.listings.borrow_and_update().clone();
+        let Some(new) = &listings else { return };
+        let news: Vec<(InstrumentId, Option<&Listing>)> = feed
+            .instruments()
+            .iter()
+            .map(|instrument| &instrument.entry().instrument)
+            .filter(|instrument| match &self.session.listed {
+                Some(old) => old.get(&instrument.native) != new.get(&instrument.native),
+                None => true,
+            })
+            .map(|instrument| (instrument.id, new.get(&instrument.native)))
+            .collect();
+        for (instrument, listing) in news {
+            feed.on_listing(instrument, listing, now);
+        }
+        self.session.listed = listings;
+    }
+
+    /// Begins to open the next connection when it is time; returns when it is.
+    fn begin_hand_over(&mut self, feed: &Feed, ends_soon: bool) -> Nanos {
+        let now = self.clock.now();
+        if self.successor.is_some() {
+            return Nanos::MAX;
+        }
+        // After a failure the pause counts.
+        let is_due = now >= self.hand_over_ns || (ends_soon && self.hand_over_failures == 0);
+        if !is_due {
+            return self.hand_over_ns;
+        }
+        self.hand_over_ns = Nanos::MAX;
+        let path = feed.decoder().stream_path().to_owned();
+        self.successor =
+            Some(Successor::Dialling(Box::pin(self.session.dialer.clone().dial(path))));
+        Nanos::MAX
+    }
+
+    /// Lets the successor act, and tells how far it is.
+    async fn follow(&mut self) -> Result<Following, SessionError> {
+        let now = self.clock.now();
+        let Some(mut successor) = self.successor.take() else {
+            return Ok(Following::Sleeps(Nanos::MAX));
+        };
+        let mut following = Following::Sleeps(Nanos::MAX);
+        if let Successor::Following { feed: next, line, until_ns } = &mut successor {
+            let is_busy = self.session.deliver(next, line).await?;
+            let wake_ns = self.session.attend(next, line, false).await?;
+            if line.ends_soon {
+                return Err(SessionError::Closed);
+            }
+            let settled_ns = line.settled_ns(HAND_OVER_SETTLE_NS);
+            let is_ready = now >= settled_ns && next.is_synced();
+            let wake_ns = if now < settled_ns { wake_ns.min(settled_ns) } else { wake_ns };
+            following = if is_ready || now >= *until_ns {
+                Following::CaughtUp
+            } else if is_busy {
+                Following::Busy
+            } else {
+                Following::Sleeps(wake_ns.min(*until_ns))
+            };
+        }
+        self.successor = Some(successor);
+        Ok(following)
+    }
+
+    /// The connection that was made, if one was, is followed by a feed of its own.
+    fn begin_following(&mut self, dialled: Option<Line>, feed: &Feed) {
+        let Some(line) = dialled else { return };
+        let now = self.clock.now();
+        let mut next = feed.successor();
+        next.on_connected(now);
+        self.successor = Some(Successor::Following {
+            feed: Box::new(next),
+            line: Box::new(line),
+            until_ns: now + HAND_OVER_NS_MAX,
+        });
+    }
+
+    fn give_up_successor(&mut self, error: &SessionError, random: u64) {
+        let pause_ns = pause_ns(self.hand_over_failures, random);
+        self.hand_over_failures += 1;
+        self.hand_over_ns = self.clock.now() + pause_ns;
+        self.successor = None;
+        tracing::warn!(
+            venue = %self.session.dialer.address.authority(),
+            %error,
+            again_in_ms = pause_ns / MILLI_NS,
+            "the connection to hand over to ended"
+        );
     }
 }
 
-/// Joins the fragments of a message, up to the limit of a message.
-#[derive(Debug, Default)]
-struct Reassembly {
-    fragments: BytesMut,
+/// How far a successor is.
+enum Following {
+    /// It has nothing to do before this time.
+    Sleeps(Nanos),
+    /// More has come for it.
+    Busy,
+    /// It holds what the first holds.
+    CaughtUp,
 }
 
-impl Reassembly {
-    fn add(
-        &mut self,
-        frame: Frame<'_>,
-        on_message: impl FnOnce(&mut [u8]),
-    ) -> Result<(), SessionError> {
-        let begins = frame.opcode != OpCode::Continuation;
-        if begins && frame.fin {
-            match frame.payload {
-                Payload::BorrowedMut(message) => on_message(message),
-                Payload::Owned(mut message) => on_message(&mut message),
-                Payload::Bytes(mut message) => on_message(&mut message),
-                Payload::Borrowed(message) => on_message(&mut message.to_vec()),
+fn on_image(feed: &mut Feed, image: ImageResult, now: Nanos) {
+    feed.on_image(image.instrument, image.connection, image.image, now);
+}
+
+/// Waits until something comes for the successor: the line, where one was made.
+async fn stir(
+    successor: &mut Option<Successor>,
+    clock: &Clock,
+) -> Result<Option<Line>, SessionError> {
+    match successor {
+        None => pending().await,
+        Some(Successor::Dialling(dialling)) => dialling.await.map(Some),
+        Some(Successor::Following { feed, line, .. }) => {
+            if let Stirred::Image(image) = line.stir().await? {
+                on_image(feed, image, clock.now());
             }
-            return Ok(());
+            Ok(None)
         }
-        if begins {
-            self.fragments.clear();
-        }
-        if self.fragments.len() + frame.payload.len() > VENUE_MESSAGE_BYTES_MAX {
-            return Err(SessionError::TooLarge);
-        }
-        self.fragments.extend_from_slice(&frame.payload);
-        if frame.fin {
-            on_message(&mut std::mem::take(&mut self.fragments));
-        }
-        Ok(())
     }
 }
 
@@ -313,17 +466,4 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
         })
     })
     .await
-}
-
-/// Runs the HTTP half of a handshake on the session's own thread.
-struct SpawnHere;
-
-impl<F> hyper::rt::Executor<F> for SpawnHere
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::spawn(future);
-    }
 }

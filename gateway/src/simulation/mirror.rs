@@ -405,10 +405,8 @@ impl View {
             let is_true = known.level == level && known.te_us == *te_us && known.side == *side;
             hold(is_true, "I1", || format!("trade {id} is not {known:?}"))?;
             if let Some(last) = self.last_trade {
-                let is_next = id == last + self.lost + 1;
-                // What happened while the venue was not connected is told by states alone.
-                let begins = truth.trades_begin.contains(&number) && id > last + self.lost;
-                hold(is_next || begins, "I4", || {
+                // What happened while the venue was not connected is told as lost, too.
+                hold(id == last + self.lost + 1, "I4", || {
                     format!("trade {id} follows {last}, {} were lost", self.lost)
                 })?;
             }

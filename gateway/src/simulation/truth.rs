@@ -4,7 +4,7 @@
 //! the gateway's decoders, books, differences and encodings, so it shares no code with them: sorted
 //! lists of exact integers, and a reader of decimals of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tickfan_core::market::{Channel, Nanos};
@@ -113,8 +113,6 @@ pub(super) struct SymbolTruth {
     pub(super) trades: BTreeMap<u64, Known<Trade>>,
     /// The running numbers that the gateway's rule gives to the trades it was told of, and their ids.
     pub(super) trade_ids: BTreeMap<u64, u64>,
-    /// The numbers of the first trades over a new connection.
-    pub(super) trades_begin: BTreeSet<u64>,
     /// When the connection to the venue was made last.
     pub(super) connected_ns: Nanos,
     /// Trades whose ids were skipped.
@@ -178,19 +176,15 @@ impl SymbolTruth {
             None => 1,
         };
         self.newest_number += steps;
-        if self.newest_trade.is_none() {
-            self.trades_begin.insert(self.newest_number);
-        }
         self.trades_skipped += steps - 1;
         trade.receive(now);
         self.newest_trade = Some(id);
         self.trade_ids.insert(self.newest_number, id);
     }
 
-    /// The connection is made anew: ids may begin anew too.
+    /// The connection is made anew.
     pub(super) const fn reconnect(&mut self, now: Nanos) {
         self.connected_ns = now;
-        self.newest_trade = None;
     }
 
     pub(super) fn newest_number(&self) -> u64 {

@@ -103,6 +103,7 @@ pub(super) struct Delivery {
 pub(super) struct ImageDelivery {
     pub(super) at_ns: Nanos,
     pub(super) instrument: InstrumentId,
+    pub(super) connection: u32,
     /// Body and update id; `None` = it failed.
     pub(super) image: Option<(String, u64)>,
 }
@@ -396,10 +397,6 @@ impl Venue {
     /// The connection is down: what was on its way is lost.
     pub(super) fn cut(&mut self, now: Nanos) {
         self.on_the_way.clear();
-        for image in &self.images {
-            // It may be taken for one of the next connection, which it is too old for.
-            self.images_due[image.instrument.index()] += 1;
-        }
         self.echo = None;
         self.last_arrival_ns = now;
         self.link = Link::DownUntil(now + whole(self.random.below(400 * MILLI_NS)));
@@ -417,7 +414,12 @@ impl Venue {
     }
 
     /// The gateway asks for an image. Returns whether it has a reason.
-    pub(super) fn request_image(&mut self, instrument: InstrumentId, now: Nanos) -> bool {
+    pub(super) fn request_image(
+        &mut self,
+        instrument: InstrumentId,
+        connection: u32,
+        now: Nanos,
+    ) -> bool {
         let faults = &self.options.faults;
         let is_faulty = !self.is_calm(now) && self.options.faulty[instrument.index()];
         let random = &mut self.troubles[instrument.index()];
@@ -437,7 +439,7 @@ impl Venue {
         let is_due = self.images_due[instrument.index()] > 0;
         self.images_due[instrument.index()] -= u64::from(is_due);
         let at_ns = now + delay_ns;
-        self.images.push(ImageDelivery { at_ns, instrument, image });
+        self.images.push(ImageDelivery { at_ns, instrument, connection, image });
         is_due
     }
 

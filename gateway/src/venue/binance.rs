@@ -54,6 +54,8 @@ struct Market {
     endpoints: Endpoints,
     depth_path: &'static str,
     depth_limit_max: u32,
+    /// What an image of up to so many levels weighs.
+    depth_weights: [(u32, u32); 4],
     depth_stream: &'static str,
     trades: TradeStream,
     link: Link,
@@ -64,18 +66,22 @@ const SPOT: Market = Market {
     endpoints: Endpoints {
         stream: "wss://stream.binance.com:9443",
         rest: "https://api.binance.com",
-        instruments_path: Some("/api/v3/exchangeInfo"),
-        // 6,000 of request weight a minute, 250 for the deepest image.
-        images_per_minute: 12,
+        instruments_paths: &["/api/v3/exchangeInfo"],
+        instruments_weight: 20,
+        // 6,000 of request weight a minute.
+        rest_weight_per_minute: 3_000,
         // 1,024 streams on a connection, three an instrument.
         instruments_per_connection: 340,
         // Five messages a second, pongs among them.
         text_spacing_ns: SECOND_NS / 4,
         // 300 connections in five minutes from one address.
         connect_spacing_ns: SECOND_NS,
+        // "A single connection is only valid for 24 hours."
+        connection_life_ns: Some(24 * 60 * 60 * SECOND_NS),
     },
     depth_path: "/api/v3/depth",
     depth_limit_max: 5000,
+    depth_weights: [(100, 5), (500, 25), (1000, 50), (5000, 250)],
     depth_stream: "depth@100ms",
     trades: TradeStream::Trade,
     link: Link::FirstId,
@@ -87,13 +93,17 @@ const USDM: Market = Market {
     endpoints: Endpoints {
         stream: "wss://fstream.binance.com",
         rest: "https://fapi.binance.com",
-        instruments_path: Some("/fapi/v1/exchangeInfo"),
-        // 2,400 of request weight a minute, 20 for the deepest image.
-        images_per_minute: 60,
+        instruments_paths: &["/fapi/v1/exchangeInfo"],
+        instruments_weight: 1,
+        // 2,400 of request weight a minute.
+        rest_weight_per_minute: 1_200,
+        // Ten messages a second, pongs among them.
+        text_spacing_ns: SECOND_NS / 8,
         ..SPOT.endpoints
     },
     depth_path: "/fapi/v1/depth",
     depth_limit_max: 1000,
+    depth_weights: [(50, 2), (100, 5), (500, 10), (1000, 20)],
     depth_stream: "depth@0ms",
     trades: TradeStream::AggTrade,
     link: Link::PreviousLastId,
@@ -106,7 +116,7 @@ const COINM: Market = Market {
     endpoints: Endpoints {
         stream: "wss://dstream.binance.com",
         rest: "https://dapi.binance.com",
-        instruments_path: Some("/dapi/v1/exchangeInfo"),
+        instruments_paths: &["/dapi/v1/exchangeInfo"],
         ..USDM.endpoints
     },
     depth_path: "/dapi/v1/depth",
@@ -116,7 +126,14 @@ const COINM: Market = Market {
 /// The simulator has no address of its own: it is told where it listens. Nor has it anything to be
 /// protected from: hundreds of its symbols are to be live at once.
 const SIM: Market = Market {
-    endpoints: Endpoints { stream: "", rest: "", images_per_minute: 60_000, ..SPOT.endpoints },
+    endpoints: Endpoints {
+        stream: "",
+        rest: "",
+        rest_weight_per_minute: 60_000 * 250,
+        connect_spacing_ns: 0,
+        connection_life_ns: None,
+        ..SPOT.endpoints
+    },
     ..SPOT
 };
 
@@ -213,6 +230,12 @@ impl VenueDecoder for Decoder {
     fn image_decoder(&self) -> ImageDecoder {
         let cut_at = self.depth_limit as usize;
         Arc::new(move |instrument, body, out| read_image(instrument, cut_at, body, out))
+    }
+
+    fn image_weight(&self) -> u32 {
+        let weights = &self.reader.market.depth_weights;
+        let weight = weights.iter().find(|(levels, _)| self.depth_limit <= *levels);
+        weight.unwrap_or(&weights[weights.len() - 1]).1
     }
 
     fn has_bbo_stream(&self) -> bool {
@@ -601,7 +624,14 @@ impl SymbolInfo {
             // "tickSize … is disabled" by a zero, which then tells nothing about digits.
             (!step.is_zero()).then_some(step)
         };
-        (self.status == "TRADING").then_some(())?;
+        let trading = match self.status.as_str() {
+            "TRADING" => Trading::Open,
+            "HALT" | "BREAK" | "AUCTION_MATCH" | "PRE_TRADING" | "POST_TRADING" | "END_OF_DAY" => {
+                Trading::Halted
+            }
+            // Futures before their first day, and those that are being settled.
+            _ => return None,
+        };
         Some(Listing {
             native: self.symbol.as_str().into(),
             base: self.base_asset.as_str().into(),
@@ -609,12 +639,12 @@ impl SymbolInfo {
             kind: kind.into(),
             tick: step("PRICE_FILTER", |f| f.tick_size.as_ref())?,
             lot: step("LOT_SIZE", |f| f.step_size.as_ref())?,
-            trading: Trading::Open,
+            trading,
         })
     }
 }
 
-/// Reads `exchangeInfo` of any of the markets: every symbol that trades now.
+/// Reads `exchangeInfo` of any of the markets: every symbol that trades, or did and may again.
 ///
 /// # Errors
 /// [`Malformed`] when the body holds no list of symbols; a symbol that cannot be read is left out.
@@ -926,22 +956,50 @@ mod tests {
     }
 
     #[test]
-    fn listings_are_the_symbols_that_trade() {
+    fn an_image_weighs_what_the_venue_counts_for_its_depth() {
+        for (venue, depth, weight) in [
+            (Venue::BinanceSpot, None, 250),
+            (Venue::BinanceSpot, Some(1_001), 250),
+            (Venue::BinanceSpot, Some(1_000), 50),
+            (Venue::BinanceSpot, Some(500), 25),
+            (Venue::BinanceSpot, Some(100), 5),
+            (Venue::BinanceSpot, Some(5), 5),
+            (Venue::BinanceUsdm, None, 20),
+            (Venue::BinanceUsdm, Some(500), 10),
+            (Venue::BinanceCoinm, Some(100), 5),
+            (Venue::BinanceCoinm, Some(50), 2),
+        ] {
+            let decoder =
+                Decoder::new(venue, Subscription { instruments: Vec::new(), depth, trades: None });
+            assert_eq!(decoder.image_weight(), weight, "{venue:?} {depth:?}");
+        }
+    }
+
+    #[test]
+    fn listings_are_the_symbols_that_trade_or_are_halted() {
         let filters = r#""filters":[{"filterType":"PRICE_FILTER","tickSize":"0.10000000"},{"filterType":"LOT_SIZE","stepSize":"0.00100000"}]"#;
         let symbol = |fields: &str| {
             format!(r#"{{"baseAsset":"BTC","quoteAsset":"USDT",{filters},{fields}}}"#)
         };
         let body = format!(
-            r#"{{"timezone":"UTC","symbols":[{},{},{},{},{},{{"symbol":"X"}},7]}}"#,
+            r#"{{"timezone":"UTC","symbols":[{},{},{},{},{},{},{{"symbol":"X"}},7]}}"#,
             symbol(r#""symbol":"SPOT","status":"TRADING""#),
             symbol(r#""symbol":"PERP","contractStatus":"TRADING","contractType":"PERPETUAL""#),
             symbol(r#""symbol":"SEP","status":"TRADING","contractType":"CURRENT_QUARTER""#),
             symbol(r#""symbol":"HALTED","status":"BREAK""#),
+            symbol(r#""symbol":"SETTLED","status":"SETTLING","contractType":"PERPETUAL""#),
             symbol(r#""symbol":"NOTICK","status":"TRADING""#).replace("0.10000000", "0.00000000"),
         );
         let found = listings(body.as_bytes()).unwrap();
-        let found: Vec<(&str, &str)> = found.iter().map(|l| (&*l.native, &*l.kind)).collect();
-        assert_eq!(found, [("SPOT", "spot"), ("PERP", "perpetual"), ("SEP", "future")]);
+        let found: Vec<(&str, &str, Trading)> =
+            found.iter().map(|l| (&*l.native, &*l.kind, l.trading)).collect();
+        let expected = [
+            ("SPOT", "spot", Trading::Open),
+            ("PERP", "perpetual", Trading::Open),
+            ("SEP", "future", Trading::Open),
+            ("HALTED", "spot", Trading::Halted),
+        ];
+        assert_eq!(found, expected);
         let scales = listings(body.as_bytes()).unwrap()[0].scales();
         assert_eq!((scales.px, scales.qty), (1, 3));
         assert_eq!(listings(b"{}"), Err(Malformed::Field("symbols")));

@@ -66,15 +66,17 @@ pub const fn endpoints() -> Endpoints {
         stream: "wss://api-pub.bitfinex.com",
         rest: "https://api-pub.bitfinex.com",
         // The lists there have no steps of prices: prices have five significant digits.
-        instruments_path: None,
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &[],
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // 25 channels on a connection, two an instrument.
         instruments_per_connection: 12,
         // No limit is documented; all of a connection are asked for in half a second.
         text_spacing_ns: SECOND_NS / 50,
         // 20 connections a minute, of which others at this address may need some.
         connect_spacing_ns: 4 * SECOND_NS,
+        connection_life_ns: None,
     }
 }
 

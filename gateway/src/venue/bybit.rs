@@ -52,13 +52,14 @@ pub fn endpoints(venue: Venue) -> Endpoints {
     Endpoints {
         stream: "wss://stream.bybit.com",
         rest: "https://api.bybit.com",
-        instruments_path: Some(match venue {
-            Venue::BybitLinear => "/v5/market/instruments-info?category=linear&limit=1000",
+        instruments_paths: match venue {
+            Venue::BybitLinear => &["/v5/market/instruments-info?category=linear&limit=1000"],
             // "Spot does not have pagination."
-            _ => "/v5/market/instruments-info?category=spot",
-        }),
-        // Images come on the stream.
-        images_per_minute: 0,
+            _ => &["/v5/market/instruments-info?category=spot"],
+        },
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // "You cannot have length of args array over 21,000 characters" on one connection: about
         // 80 an instrument.
         instruments_per_connection: 200,
@@ -67,6 +68,7 @@ pub fn endpoints(venue: Venue) -> Endpoints {
         text_spacing_ns: SECOND_NS / 10,
         // 500 connections in five minutes from one address.
         connect_spacing_ns: SECOND_NS,
+        connection_life_ns: None,
     }
 }
 
@@ -748,7 +750,7 @@ mod tests {
     fn each_market_has_its_path_and_its_list() {
         for (venue, market) in [(Venue::BybitSpot, "spot"), (Venue::BybitLinear, "linear")] {
             assert_eq!(with_depth(venue, None).stream_path(), format!("/v5/public/{market}"));
-            let list = endpoints(venue).instruments_path.unwrap();
+            let [list] = endpoints(venue).instruments_paths else { panic!("one list") };
             assert!(list.contains(&format!("category={market}")), "{list}");
         }
     }

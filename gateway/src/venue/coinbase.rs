@@ -45,15 +45,17 @@ pub const fn endpoints() -> Endpoints {
     Endpoints {
         stream: "wss://ws-feed.exchange.coinbase.com",
         rest: "https://api.exchange.coinbase.com",
-        instruments_path: Some("/products"),
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &["/products"],
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // "Spread subscriptions over more than one websocket client connection": an image may have
         // megabytes, all come at once, and who reads too slowly is disconnected.
         instruments_per_connection: 50,
         // "8 requests per second" from one address, on each connection and in connections.
         text_spacing_ns: SECOND_NS / 4,
         connect_spacing_ns: SECOND_NS / 4,
+        connection_life_ns: None,
     }
 }
 

@@ -44,15 +44,17 @@ pub const fn endpoints() -> Endpoints {
     Endpoints {
         stream: "wss://advanced-trade-ws.coinbase.com",
         rest: "https://api.coinbase.com",
-        instruments_path: Some("/api/v3/brokerage/market/products"),
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &["/api/v3/brokerage/market/products"],
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // Images have up to 5 MB, all come at once, and a lost message costs all of them.
         instruments_per_connection: 20,
         // "8 messages per second" without an account.
         text_spacing_ns: SECOND_NS / 4,
         // "Connections are rate-limited at 1 every 4 seconds per IP."
         connect_spacing_ns: 4 * SECOND_NS,
+        connection_life_ns: None,
     }
 }
 

@@ -59,9 +59,10 @@ pub const fn endpoints() -> Endpoints {
         stream: "wss://www.deribit.com",
         rest: "https://www.deribit.com",
         // What has expired is left out unless it is asked for.
-        instruments_path: Some("/api/v2/public/get_instruments?currency=any"),
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &["/api/v2/public/get_instruments?currency=any"],
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // No limit is documented; 32 connections of one address then carry 8,000 instruments, more
         // than there are.
         instruments_per_connection: 250,
@@ -69,6 +70,7 @@ pub const fn endpoints() -> Endpoints {
         text_spacing_ns: SECOND_NS / 3,
         // Only their number is limited.
         connect_spacing_ns: SECOND_NS,
+        connection_life_ns: None,
     }
 }
 

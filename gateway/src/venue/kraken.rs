@@ -48,14 +48,16 @@ pub const fn endpoints() -> Endpoints {
     Endpoints {
         stream: "wss://ws.kraken.com",
         rest: "https://api.kraken.com",
-        instruments_path: Some("/0/public/AssetPairs"),
-        // Images come on the stream.
-        images_per_minute: 0,
+        instruments_paths: &["/0/public/AssetPairs"],
+        // Images come on the stream: the list is all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // No limit is documented; an image of full depth is 100 KB, and all come at once.
         instruments_per_connection: 200,
         text_spacing_ns: SECOND_NS / 4,
         // 150 connections in ten minutes from one address.
         connect_spacing_ns: 4 * SECOND_NS,
+        connection_life_ns: None,
     }
 }
 

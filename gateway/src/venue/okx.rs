@@ -59,17 +59,22 @@ pub const fn endpoints() -> Endpoints {
     Endpoints {
         stream: "wss://ws.okx.com:8443",
         rest: "https://www.okx.com",
-        // There is a list for every kind of instrument, and one of them would tell that the others
-        // are not listed.
-        instruments_path: None,
-        // Images come on the stream.
-        images_per_minute: 0,
+        // One of them alone would tell that the others are not listed.
+        instruments_paths: &[
+            "/api/v5/public/instruments?instType=SPOT",
+            "/api/v5/public/instruments?instType=SWAP",
+            "/api/v5/public/instruments?instType=FUTURES",
+        ],
+        // Images come on the stream: the lists are all that REST is asked for.
+        instruments_weight: 1,
+        rest_weight_per_minute: 60,
         // 480 subscriptions and their ends in an hour on one connection: a resync takes two, so
         // that fewer instruments leave each more of them.
         instruments_per_connection: 100,
         text_spacing_ns: SECOND_NS / 4,
         // Three connections a second from one address.
         connect_spacing_ns: SECOND_NS / 2,
+        connection_life_ns: None,
     }
 }
 

@@ -118,6 +118,17 @@ impl Session {
         while self.socket.read().is_ok() {}
     }
 
+    /// Waits until the feed has closed the connection, and gives its code.
+    pub(crate) fn expect_close(mut self) -> Option<u16> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Ok(_) => {}
+                Err(error) => panic!("it ended without a close: {error}"),
+            }
+        }
+    }
+
     /// Closes the connection.
     pub(crate) fn close(mut self) {
         self.socket.close(None).unwrap();

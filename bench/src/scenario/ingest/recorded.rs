@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use feed_sim::recording::{self, Kind, Recording};
-use tickfan::feed::{Feed, FeedOptions};
+use tickfan::feed::{Feed, FeedOptions, Request};
 use tickfan::stats::Stats;
 use tickfan::venue::{self, Subscription, VenueDecoder};
 use tickfan_core::market::{BookKind, EventBatch, InstrumentId, MarketEvent, Nanos, Venue};
@@ -193,6 +193,7 @@ impl Ours {
             Input::Message(message, now) => {
                 self.feed.on_message(message, *now);
                 self.last_ns = *now;
+                self.read_aside();
             }
             Input::Image(place, body, now) => {
                 let id = self.entries[*place].instrument.id;
@@ -200,8 +201,22 @@ impl Ours {
                 let read = (self.feed.decoder().image_decoder())(id, body, &mut image);
                 // The feed has asked for it by now.
                 self.feed.on_time(*now);
-                self.feed.on_image(id, read.is_ok().then_some(image), *now);
+                let image = read.is_ok().then_some(image);
+                self.feed.on_image(id, self.feed.connection(), image, *now);
                 self.last_ns = *now;
+            }
+        }
+    }
+
+    /// Reads the large images that are read aside.
+    fn read_aside(&mut self) {
+        for request in self.feed.take_requests() {
+            if let Request::Decode { instrument, mut message, connection } = request {
+                let mut image = EventBatch::default();
+                let read =
+                    (self.feed.decoder().image_decoder())(instrument, &mut message, &mut image);
+                let image = read.is_ok().then_some(image);
+                self.feed.on_image(instrument, connection, image, self.last_ns);
             }
         }
     }

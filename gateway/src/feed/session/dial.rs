@@ -1,0 +1,115 @@
+//! Connections to a venue's stream, made one after the other: an address → an open [`Line`].
+//!
+//! Runs on the feed thread. All sessions that lead to one host share its [`Spacing`], so that they
+//! come back one by one when the venue has cut all of them, within the rate that it allows.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::header::{CONNECTION, HOST, UPGRADE};
+use tickfan_core::market::Nanos;
+
+use super::SessionError;
+use super::line::Line;
+use crate::clock::Clock;
+use crate::feed::tls::{Address, Connector};
+use crate::limits::CONNECT_TIMEOUT_NS;
+
+/// When the next connection to a host may be begun.
+#[derive(Debug)]
+pub struct Spacing {
+    spacing_ns: Nanos,
+    next_ns: Mutex<Nanos>,
+}
+
+impl Spacing {
+    /// Connections that begin at least so far apart.
+    pub const fn new(spacing_ns: Nanos) -> Self {
+        Self { spacing_ns, next_ns: Mutex::new(0) }
+    }
+
+    /// Takes the next turn; returns when it is.
+    pub fn take(&self, now: Nanos) -> Nanos {
+        let mut next_ns = self.next_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn_ns = now.max(*next_ns);
+        *next_ns = turn_ns + self.spacing_ns;
+        turn_ns
+    }
+}
+
+/// Opens connections to one venue.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    /// Makes connections.
+    pub connector: Connector,
+    /// Where the venue's stream is.
+    pub address: Address,
+    /// The turns of all who connect there.
+    pub spacing: Arc<Spacing>,
+    /// Least time between two texts on one connection.
+    pub text_spacing_ns: Nanos,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl Dialer {
+    /// Waits for its turn and connects.
+    ///
+    /// # Errors
+    /// When the connection cannot be made, or not in time.
+    pub async fn dial(self, path: String) -> Result<Line, SessionError> {
+        let now = self.clock.now();
+        let wait_ns = self.spacing.take(now) - now;
+        tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
+        let limit = Duration::from_nanos(CONNECT_TIMEOUT_NS);
+        tokio::time::timeout(limit, self.open(&path))
+            .await
+            .map_err(|_| SessionError::ConnectTimeout)?
+    }
+
+    async fn open(&self, path: &str) -> Result<Line, SessionError> {
+        let stream = self.connector.connect(&self.address).await?;
+        let request = Request::get(path)
+            .header(HOST, self.address.authority())
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "Upgrade")
+            .header("Sec-WebSocket-Key", fastwebsockets::handshake::generate_key())
+            .header("Sec-WebSocket-Version", "13")
+            .body(Empty::<Bytes>::new())?;
+        let (socket, _) = fastwebsockets::handshake::client(&SpawnHere, request, stream).await?;
+        Ok(Line::new(socket.into_inner(), self.text_spacing_ns, self.clock.now()))
+    }
+}
+
+/// Runs the HTTP half of a handshake on the session's own thread.
+struct SpawnHere;
+
+impl<F> hyper::rt::Executor<F> for SpawnHere
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::SECOND_NS;
+
+    #[test]
+    fn those_who_come_together_go_one_by_one() {
+        let spacing = Spacing::new(2 * SECOND_NS);
+        let turns: Vec<Nanos> = (0..4).map(|_| spacing.take(100)).collect();
+        let expected = [0, 2, 4, 6].map(|seconds| 100 + seconds * SECOND_NS);
+        assert_eq!(turns, expected);
+        assert_eq!(spacing.take(7 * SECOND_NS), 100 + 8 * SECOND_NS);
+        assert_eq!(spacing.take(60 * SECOND_NS), 60 * SECOND_NS, "who comes late need not wait");
+    }
+}
