@@ -14,8 +14,11 @@ use tickfan_core::market::{
     EventBatch, InstrumentId, LevelChange, MarketEvent, TradeId, TradePrint, Venue,
 };
 
-/// All that can be fuzzed: a name, and for a decoder the venue with the symbols of its seeds.
-pub const TARGETS: &[(&str, Option<(Venue, &[&str])>)] = &[
+/// A name, and for a decoder the venue with the symbols of its seeds.
+pub type Target = (&'static str, Option<(Venue, &'static [&'static str])>);
+
+/// All that can be fuzzed.
+pub const TARGETS: &[Target] = &[
     ("binance_spot", Some((Venue::BinanceSpot, &["BTCUSDT", "ETHBTC"]))),
     ("binance_usdm", Some((Venue::BinanceUsdm, &["BTCUSDT", "ETHUSDT"]))),
     ("binance_coinm", Some((Venue::BinanceCoinm, &["BTCUSD_PERP", "ETHUSD_PERP"]))),
