@@ -151,7 +151,8 @@ impl Verify {
         }
         let mut rows = recording::lost_lines(path)?;
         rows.retain(|row| self.drop_line.is_none_or(|line| line == row.drop_line));
-        ensure!(!rows.is_empty(), "faults.json has no such row for this recording");
+        let is_named = self.drop_line.is_some();
+        ensure!(!rows.is_empty() || !is_named, "faults.json has no such row for this recording");
         Ok(rows)
     }
 

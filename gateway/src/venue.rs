@@ -57,7 +57,8 @@ pub enum Resync {
 }
 
 /// Decodes the body of a REST image of an instrument into one image event. On an error nothing of
-/// the body is in the batch. A closure, because it must know how deep an image was asked for.
+/// the body is in the batch. A closure, because it must know how deep an image was asked for; it knows
+/// no instruments but the one that it is called with.
 pub type ImageDecoder =
     Arc<dyn Fn(InstrumentId, &mut [u8], &mut EventBatch) -> Result<(), Malformed> + Send + Sync>;
 

@@ -270,8 +270,8 @@ impl QuoteFollower {
         q: Option<u64>,
     ) -> Result<(), Broken> {
         match q {
-            Some(q) => by_number(symbol, &top, q)?,
-            None => self.in_order(symbol, &top)?,
+            Some(q) if !symbol.quotes.is_empty() => by_number(symbol, &top, q)?,
+            _ => self.in_order(symbol, &top, q)?,
         }
         self.top = Some(top);
         Ok(())
@@ -282,11 +282,12 @@ impl QuoteFollower {
         self.top = Some(top);
     }
 
-    fn in_order(&mut self, symbol: &Symbol, top: &Top) -> Result<(), Broken> {
-        let found = symbol.rows[self.row..].iter().position(|row| row.top == *top);
+    fn in_order(&mut self, symbol: &Symbol, top: &Top, q: Option<u64>) -> Result<(), Broken> {
+        let is_told = |row: &Row| row.top == *top && (q.is_none() || row.id == q);
+        let found = symbol.rows[self.row..].iter().position(is_told);
         let Some(found) = found else {
             let line = symbol.rows[self.row].line;
-            let rule = "a bbo is the best of a true state, and states come in order";
+            let rule = "a bbo is the best of a true state at its q, and states come in order";
             return Err(Broken::new(rule, format!("a best from line {line} on"), top).at(line));
         };
         self.row += found;

@@ -39,6 +39,9 @@ const SILENCE_NS: Nanos = 10 * SECOND_NS;
 /// All that tells what a message is stands within its first bytes.
 const HEAD_BYTES: usize = 512;
 
+/// What stands before the name of a product.
+const PRODUCT_ID: &[u8] = b"\"product_id\":\"";
+
 /// The default endpoints.
 pub const fn endpoints() -> Endpoints {
     Endpoints {
@@ -145,7 +148,7 @@ type Ids = HashMap<Arc<str>, InstrumentId>;
 /// Decodes one connection.
 pub struct Decoder {
     instruments: Vec<(InstrumentId, Arc<str>)>,
-    ids: Arc<Ids>,
+    ids: Ids,
     scratch: Scratch,
 }
 
@@ -155,7 +158,7 @@ impl Decoder {
     pub fn new(subscription: Subscription) -> Self {
         let ids = subscription.instruments.iter().map(|(id, symbol)| (Arc::clone(symbol), *id));
         Self {
-            ids: Arc::new(ids.collect()),
+            ids: ids.collect(),
             instruments: subscription.instruments,
             scratch: Scratch::default(),
         }
@@ -186,8 +189,7 @@ impl VenueDecoder for Decoder {
     }
 
     fn image_decoder(&self) -> ImageDecoder {
-        let ids = Arc::clone(&self.ids);
-        Arc::new(move |instrument, body, out| read_image(&ids, instrument, body, out))
+        Arc::new(|instrument, body, out| read_image(instrument, body, out))
     }
 
     /// The venue's ticker tells the best of the book at each trade, and nothing between two.
@@ -220,7 +222,7 @@ impl VenueDecoder for Decoder {
         if !is_image {
             return None;
         }
-        let instrument = *self.ids.get(quoted_after(head, b"\"product_id\":\"")?)?;
+        let instrument = *self.ids.get(quoted_after(head, PRODUCT_ID)?)?;
         Some(LargeImage { instrument, number: Some(number_in(head)?) })
     }
 }
@@ -265,17 +267,20 @@ fn read(
 }
 
 /// Reads a message that was too long to be decoded between two others: one image and nothing else.
+///
+/// Of which instrument was read from its beginning when it came.
 fn read_image(
-    ids: &Ids,
     instrument: InstrumentId,
     body: &[u8],
     out: &mut EventBatch,
 ) -> Result<(), Malformed> {
+    let head = &body[..HEAD_BYTES.min(body.len())];
+    let product = quoted_after(head, PRODUCT_ID).ok_or(Malformed::Field("product_id"))?;
+    let ids = Ids::from([(product.into(), instrument)]);
     let kept = (out.events.len(), out.levels.len(), out.trades.len());
-    read(ids, &mut Scratch::default(), body, out).map_err(|error| error.what)?;
+    read(&ids, &mut Scratch::default(), body, out).map_err(|error| error.what)?;
     if let [MarketEvent::Numbered(_), MarketEvent::Book(book)] = &out.events[kept.0..]
         && book.kind == BookKind::Image
-        && book.instrument == instrument
     {
         // The number was seen when the message came.
         out.events.remove(kept.0);
@@ -983,7 +988,7 @@ mod tests {
         assert_eq!(out.levels, decoded(SNAPSHOT).levels);
         let two = format!("{},{}", event_of(SNAPSHOT), event_of(UPDATE));
         for (instrument, body, what) in [
-            (ETH, SNAPSHOT.to_owned(), Malformed::Field("events")),
+            (BTC, String::new(), Malformed::Field("product_id")),
             (BTC, UPDATE.to_owned(), Malformed::Field("events")),
             (BTC, SNAPSHOT.replace(event_of(SNAPSHOT), &two), Malformed::Field("events")),
             (BTC, SNAPSHOT.replace("offer", "ask"), Malformed::Field("side")),
