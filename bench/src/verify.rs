@@ -31,6 +31,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use feed_sim::recording::{self, LostLine};
 use feed_sim::replay::{ReplayOptions, Speed};
+use feed_sim::venue::Dialect;
 
 use crate::clock;
 use crate::target::{Feed, Target};
@@ -55,8 +56,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// Beyond its own length, a recording may take this long until the last reader has everything.
 const SLACK: Duration = Duration::from_secs(90);
 
-/// A recording of fewer lines is at its end at full speed before its first images were fetched, so
-/// that nobody has been told anything yet when a line is left out …
+/// A recording of fewer lines is at its end at full speed before its first images were fetched, or
+/// read where they are large, so that nobody has been told anything yet when a line is left out …
 const SHORT_LINES: usize = 10_000;
 
 /// … and is therefore played at this speed then.
@@ -160,10 +161,11 @@ impl Verify {
         let began = clock::now();
         let drop_line = loss.as_ref().map(|loss| loss.line);
         let dialect = expected.recording.dialect;
-        let is_short = dialect.fetches_images() && expected.recording.lines.len() < SHORT_LINES;
+        let is_slow = dialect.fetches_images() || dialect == Dialect::CoinbaseAdvanced;
+        let is_short = is_slow && expected.recording.lines.len() < SHORT_LINES;
         let speed = match self.speed {
             Speed::Max if is_short && drop_line.is_some() => {
-                eprintln!("not played at full speed: it would end before its images are fetched");
+                eprintln!("not played at full speed: it would end before its images are there");
                 SHORT_SPEED
             }
             speed => speed,

@@ -198,6 +198,10 @@ impl InstrumentFeed {
         if std::mem::take(&mut self.broken[channel.index()]) {
             self.next.status_mut(channel).begin_epoch();
             self.touch(channel, now);
+            if channel == Channel::Bbo {
+                // It is told anew, and has not waited since it changed last.
+                self.next.bbo.tr_ns = now;
+            }
         }
         self.settle(channel, now, rules);
     }

@@ -110,6 +110,8 @@ impl InstrumentFeed {
         self.next.bbo.ask = ask;
         self.next.scales = scales;
         if self.next.version > 0 {
+            // It is told anew, and has not waited since it changed last.
+            self.next.bbo.tr_ns = now;
             for channel in Channel::ALL {
                 // No epoch ends unannounced: what was held is told to be void, then comes anew.
                 let before = *self.next.status(*channel);
