@@ -60,8 +60,11 @@ const SLACK: Duration = Duration::from_secs(90);
 /// read where they are large, so that nobody has been told anything yet when a line is left out …
 const SHORT_LINES: usize = 10_000;
 
-/// … and is therefore played at this speed then.
+/// … and is therefore played at this speed then …
 const SHORT_SPEED: Speed = Speed::X(10);
+
+/// … or at this one, where an image takes longer to read than to fetch.
+const LARGE_SPEED: Speed = Speed::X(4);
 
 /// At most this fast, no reader that reads may lose a trade.
 const LOSSLESS_SPEED_MAX: u32 = 10;
@@ -161,14 +164,17 @@ impl Verify {
         let began = clock::now();
         let drop_line = loss.as_ref().map(|loss| loss.line);
         let dialect = expected.recording.dialect;
-        let is_slow = dialect.fetches_images() || dialect == Dialect::CoinbaseAdvanced;
-        let is_short = is_slow && expected.recording.lines.len() < SHORT_LINES;
-        let speed = match self.speed {
-            Speed::Max if is_short && drop_line.is_some() => {
+        let is_short = expected.recording.lines.len() < SHORT_LINES;
+        let slower = match dialect {
+            Dialect::CoinbaseAdvanced => Some(LARGE_SPEED),
+            _ => dialect.fetches_images().then_some(SHORT_SPEED),
+        };
+        let speed = match (self.speed, slower) {
+            (Speed::Max, Some(slower)) if is_short && drop_line.is_some() => {
                 eprintln!("not played at full speed: it would end before its images are there");
-                SHORT_SPEED
+                slower
             }
-            speed => speed,
+            (speed, _) => speed,
         };
         let (readers, difference) = play(expected, self.encoding(), speed, loss)?;
         let report = Report {
