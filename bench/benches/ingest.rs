@@ -14,6 +14,7 @@
 //! that in them. Without recordings it says so and measures nothing.
 
 #[path = "../src/scenario/ingest/naive.rs"]
+#[allow(dead_code, reason = "a test of the scenario looks into its books")]
 mod naive;
 #[path = "../src/scenario/ingest/recorded.rs"]
 #[allow(dead_code, reason = "the scenario measures more of it")]
