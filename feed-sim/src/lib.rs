@@ -14,6 +14,7 @@ pub mod venue;
 pub mod truth;
 
 pub mod market;
+pub mod exchange;
 
 mod door;
 pub mod replay;

@@ -171,6 +171,10 @@ impl TruthBook {
         self.id = Some(id);
     }
 
+    pub(crate) const fn set_order(&mut self, order: Option<u64>) {
+        self.order = order;
+    }
+
     fn set_all(&mut self, bids: &[(&str, &str)], asks: &[(&str, &str)]) {
         for (side, levels) in [(Side::Bid, bids), (Side::Ask, asks)] {
             for (px, qty) in levels {
@@ -237,6 +241,11 @@ impl Truth {
     /// The book of a symbol, once it is valid.
     pub fn book(&self, symbol: &str) -> Option<&TruthBook> {
         self.symbols.get(symbol)?.book.as_ref()
+    }
+
+    /// The book of a symbol for someone who makes it, rather than reads it: empty at first.
+    pub(crate) fn book_mut(&mut self, symbol: &str) -> &mut TruthBook {
+        self.progress(symbol).1.book.get_or_insert_default()
     }
 
     /// Applies one line of the recording. Says whose valid book it brought or changed, `None` if

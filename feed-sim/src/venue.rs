@@ -191,8 +191,7 @@ impl Dialect {
             Self::BinanceCoinm => ("/dapi/v1/depth", "/dapi/v1/exchangeInfo"),
             Self::Coinbase => ("", coinbase::INSTRUMENTS_PATH),
             Self::CoinbaseAdvanced => ("", coinbase_advanced::INSTRUMENTS_PATH),
-            Self::Kraken => return None,
-            Self::KrakenV1 => ("", kraken_v1::INSTRUMENTS_PATH),
+            Self::Kraken | Self::KrakenV1 => ("", kraken_v1::INSTRUMENTS_PATH),
             Self::Okx => ("", okx::INSTRUMENTS_PATH),
             Self::BybitSpot | Self::BybitLinear => ("", bybit::INSTRUMENTS_PATH),
             Self::Deribit => ("", deribit::INSTRUMENTS_PATH),
@@ -207,12 +206,12 @@ impl Dialect {
     /// The body of the list of instruments, out of the venue's own description of each.
     pub(crate) fn instruments(self, query: &str, listings: &[String]) -> String {
         match self {
-            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm | Self::Kraken => {
+            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm => {
                 binance::exchange_info(listings)
             }
             Self::Coinbase => coinbase::instruments(listings),
             Self::CoinbaseAdvanced => coinbase_advanced::instruments(listings),
-            Self::KrakenV1 => kraken_v1::instruments(listings),
+            Self::Kraken | Self::KrakenV1 => kraken_v1::instruments(listings),
             Self::Okx => okx::instruments(query, listings),
             Self::BybitSpot => bybit::instruments("spot", listings),
             Self::BybitLinear => bybit::instruments("linear", listings),
@@ -397,7 +396,7 @@ pub fn best_levels(book: &TruthBook, side: Side, depth: usize) -> Vec<TruthLevel
 }
 
 /// A text as JSON.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

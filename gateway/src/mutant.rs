@@ -26,6 +26,14 @@ pub(crate) enum Mutant {
     BlockedKeepsAll,
     /// What is found wrong with one instrument marks all.
     LeakyFault,
+    /// A lost message of a connection goes unnoticed.
+    NoNumberCheck,
+    /// A checksum that differs goes unnoticed.
+    ChecksumIgnored,
+    /// What follows a loss is applied and served while the image that is to mend it is awaited.
+    ServedUnmarked,
+    /// A book is not cut back to the depth that the venue serves.
+    NotCutBack,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod mirror;
 mod checker;
 mod client;
 mod rest;
+mod exchange;
 mod isolation;
 mod tests;
 

@@ -312,20 +312,35 @@ pub(crate) struct DepthUpdate<'a> {
 impl DepthUpdate<'_> {
     /// The message, without a wrapper.
     pub(crate) fn data(&self) -> String {
+        format!(
+            r#"{{"e":"depthUpdate","E":{},"s":"{}","U":{},"u":{},{}}}"#,
+            self.at_ms,
+            self.symbol,
+            self.first_id,
+            self.last_id,
+            self.sides()
+        )
+    }
+
+    /// The same on futures, where it names the last update id of the message before it.
+    pub(crate) fn futures_data(&self, previous_id: u64) -> String {
+        format!(
+            r#"{{"e":"depthUpdate","E":{at},"T":{at},"s":"{}","U":{},"u":{},"pu":{previous_id},{}}}"#,
+            self.symbol,
+            self.first_id,
+            self.last_id,
+            self.sides(),
+            at = self.at_ms,
+        )
+    }
+
+    fn sides(&self) -> String {
         let list = |levels: &[(String, String)]| {
             let texts: Vec<String> =
                 levels.iter().map(|(px, qty)| format!(r#"["{px}","{qty}"]"#)).collect();
             texts.join(",")
         };
-        format!(
-            r#"{{"e":"depthUpdate","E":{},"s":"{}","U":{},"u":{},"b":[{}],"a":[{}]}}"#,
-            self.at_ms,
-            self.symbol,
-            self.first_id,
-            self.last_id,
-            list(&self.bids),
-            list(&self.asks)
-        )
+        format!(r#""b":[{}],"a":[{}]"#, list(&self.bids), list(&self.asks))
     }
 }
 
@@ -348,6 +363,12 @@ impl BookTicker<'_> {
             r#"{{"u":{},"s":"{}","b":"{}","B":"{}","a":"{}","A":"{}"}}"#,
             self.id, self.symbol, self.bid.0, self.bid.1, self.ask.0, self.ask.1
         )
+    }
+
+    /// The same on futures.
+    pub(crate) fn futures_data(&self, at_ms: u64) -> String {
+        let times = format!(r#"{{"e":"bookTicker","E":{at_ms},"T":{at_ms},"#);
+        self.data().replacen('{', &times, 1)
     }
 }
 

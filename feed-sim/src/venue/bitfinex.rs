@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
-use crate::truth::TruthLevel;
+use crate::truth::{TruthBook, TruthLevel};
 use crate::venue::{
     BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, is_gone,
     quoted,
@@ -25,6 +25,15 @@ pub(crate) const INSTRUMENTS_PATH: &str = "/v2/conf/pub:info:pair";
 
 /// The flag of a client that wants every message of its connection numbered.
 const SEQ_ALL: u64 = 65_536;
+
+/// The flag of a client that wants the checksums of books.
+const OB_CHECKSUM: u64 = 131_072;
+
+/// Levels of a side that the checksum covers.
+const CHECKSUM_LEVELS: usize = 25;
+
+/// What a message with a checksum begins with.
+const CHECKSUM_CONTENT: &str = r#""cs""#;
 
 /// The request is none.
 const UNKNOWN_EVENT: u32 = 10_000;
@@ -182,6 +191,7 @@ pub(crate) struct Session {
     opened: u64,
     /// The number of the last message, once the client asked for numbers.
     last: Option<u64>,
+    wants_checksums: bool,
 }
 
 impl Session {
@@ -192,6 +202,7 @@ impl Session {
     }
 
     fn configure(&mut self, flags: u64) -> String {
+        self.wants_checksums = flags & OB_CHECKSUM != 0;
         let is_numbered = flags & SEQ_ALL != 0;
         self.last = is_numbered.then(|| self.last.unwrap_or(0));
         format!(r#"{{"event":"conf","status":"OK","flags":{flags}}}"#)
@@ -276,6 +287,9 @@ impl super::Session for Session {
 
     fn tell(&mut self, message: &Message, _moment: &Moment<'_>) -> Option<Bytes> {
         let channel = *self.channels.get(&message.key)?;
+        if message.inner_text().starts_with(CHECKSUM_CONTENT) && !self.wants_checksums {
+            return None;
+        }
         Some(array(channel, message.inner_text(), self.number()).into())
     }
 
@@ -340,6 +354,23 @@ pub fn trade(channel: u64, print: &Print<'_>, number: Option<u64>) -> String {
     let sign = if print.buyer_took { "" } else { "-" };
     let content = format!(r#""te",[{id},{at_ms},{sign}{},{}]"#, print.qty, print.px);
     array(channel, &content, number)
+}
+
+/// What a book hashes to, told after a change of it to who asked for that.
+pub fn checksum_message(channel: u64, checksum: i32, number: Option<u64>) -> String {
+    array(channel, &format!("{CHECKSUM_CONTENT},{checksum}"), number)
+}
+
+/// The venue's checksum: CRC-32 over the best levels of both sides, bid and ask in turn, price and
+/// amount as sent, all joined by colons.
+pub fn checksum(book: &TruthBook) -> i32 {
+    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, CHECKSUM_LEVELS));
+    let mut texts: Vec<String> = Vec::new();
+    for index in 0..CHECKSUM_LEVELS {
+        texts.extend(bids.get(index).map(|level| format!("{}:{}", level.px, level.qty)));
+        texts.extend(asks.get(index).map(|level| format!("{}:-{}", level.px, level.qty)));
+    }
+    crc32fast::hash(texts.join(":").as_bytes()).cast_signed()
 }
 
 /// The sign of life of a channel.

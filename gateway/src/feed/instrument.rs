@@ -31,7 +31,6 @@ use crate::limits::{
     BACKOFF_FIRST_NS, BACKOFF_MAX_NS, IMAGE_BUFFER_EVENTS_MAX, IMAGE_BUFFER_LEVELS_MAX,
     RECOVERED_AFTER_NS,
 };
-#[cfg(test)]
 use crate::mutant::{Mutant, planted};
 use crate::stats::FeedStats;
 use crate::venue::{Checksum, VenueDecoder};
@@ -534,6 +533,11 @@ impl InstrumentFeed {
                 self.want_image_now(now);
                 self.keep_early(event, [bids, asks], now, context);
             }
+            Verdict::Gap { .. } if planted(Mutant::ServedUnmarked) => {
+                let _ = self.delta(event, [bids, asks], now, context);
+                self.sequencer.lose();
+                self.want = ImageWant::At(now);
+            }
             Verdict::Gap { .. } => {
                 self.wrong(Why::SequenceGap, now, context);
                 // It is whole and comes after the loss: the image that repairs will need it.
@@ -634,7 +638,9 @@ impl InstrumentFeed {
             std::mem::swap(&mut self.withheld, &mut context.scratch.asks);
         }
         let mut changed = apply(&mut self.next.book.book, context.scratch);
-        if let Some(depth) = context.rules.truncate_at {
+        if let Some(depth) = context.rules.truncate_at
+            && !planted(Mutant::NotCutBack)
+        {
             changed |= truncate(&mut self.next.book.book, depth);
         }
         self.prove(event.checksum, false, now, context)?;

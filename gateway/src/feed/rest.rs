@@ -377,7 +377,7 @@ impl ImageFetcher {
 
 /// What may be asked of a host: a bucket that holds a minute's worth of weight, and a ban.
 #[derive(Debug)]
-struct Budget {
+pub(crate) struct Budget {
     per_minute: u64,
     /// Weight times a minute, so that it refills in whole numbers.
     level: u64,
@@ -390,7 +390,8 @@ struct Budget {
 const MINUTE_NS: Nanos = 60 * SECOND_NS;
 
 impl Budget {
-    fn full(per_minute: u32, now: Nanos) -> Self {
+    /// Nothing was asked for yet.
+    pub(crate) fn full(per_minute: u32, now: Nanos) -> Self {
         let per_minute = u64::from(per_minute.max(1));
         Self {
             per_minute,
@@ -401,13 +402,14 @@ impl Budget {
         }
     }
 
-    fn is_banned(&self, now: Nanos) -> bool {
+    /// The venue wants to be left alone.
+    pub(crate) fn is_banned(&self, now: Nanos) -> bool {
         now < self.banned_until_ns
     }
 
     /// The venue wants to be left alone, for as long as it asked or, where it did not say, for twice
     /// as long as the last time; returns until when. What was under way together is banned once.
-    fn ban(&mut self, asked_ns: Option<Nanos>, now: Nanos) -> Nanos {
+    pub(crate) fn ban(&mut self, asked_ns: Option<Nanos>, now: Nanos) -> Nanos {
         let pause_ns = match asked_ns {
             Some(asked_ns) => asked_ns,
             None if self.is_banned(now) => 0,
@@ -421,13 +423,13 @@ impl Budget {
     }
 
     /// The venue serves us.
-    const fn served(&mut self) {
+    pub(crate) const fn served(&mut self) {
         self.bans = 0;
     }
 
     /// Takes a weight and returns 0, or returns how long to wait before asking again. What weighs
     /// more than a minute's worth takes all of it.
-    fn take(&mut self, weight: u32, now: Nanos) -> Nanos {
+    pub(crate) fn take(&mut self, weight: u32, now: Nanos) -> Nanos {
         if self.is_banned(now) {
             return self.banned_until_ns - now;
         }

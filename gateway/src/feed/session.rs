@@ -221,7 +221,7 @@ impl Session {
 }
 
 /// The pause after so many failures in a row: full jitter under a doubling ceiling.
-fn pause_ns(failures: u32, random: u64) -> Nanos {
+pub(crate) fn pause_ns(failures: u32, random: u64) -> Nanos {
     random % BACKOFF_FIRST_NS.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX_NS)
 }
 

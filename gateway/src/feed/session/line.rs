@@ -195,14 +195,16 @@ impl Line {
 
 /// When a connection last showed that its other end is there, pongs included.
 #[derive(Debug)]
-struct Pulse {
-    heard_ns: Nanos,
-    pinged_ns: Nanos,
+pub(crate) struct Pulse {
+    /// Whatever came last.
+    pub(crate) heard_ns: Nanos,
+    /// The last ping was sent.
+    pub(crate) pinged_ns: Nanos,
 }
 
 /// What is to be thought of a connection.
 #[derive(Debug, PartialEq, Eq)]
-enum Beat {
+pub(crate) enum Beat {
     /// All is well; to be felt again at this time.
     Felt { again_ns: Nanos },
     /// It is to be asked with a ping.
@@ -212,7 +214,8 @@ enum Beat {
 }
 
 impl Pulse {
-    const fn feel(&self, quiet_ns: Nanos, now: Nanos) -> Beat {
+    /// How it is at this time, when it is to be asked after `quiet_ns`.
+    pub(crate) const fn feel(&self, quiet_ns: Nanos, now: Nanos) -> Beat {
         let is_asked = self.pinged_ns > self.heard_ns;
         let since_ns = if is_asked { self.pinged_ns } else { self.heard_ns };
         match (now >= since_ns + quiet_ns, is_asked) {
