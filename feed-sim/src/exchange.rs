@@ -208,7 +208,7 @@ impl Exchange {
     /// To how many levels the books of a dialect are to be asked for; `None` = whole.
     pub const fn depth(dialect: Dialect) -> Option<usize> {
         match dialect {
-            Dialect::Kraken | Dialect::KrakenV1 => Some(25),
+            Dialect::Kraken | Dialect::KrakenV1 => Some(10),
             Dialect::BybitSpot | Dialect::BybitLinear => Some(50),
             _ => None,
         }
@@ -223,6 +223,7 @@ impl Exchange {
                 self.set(index, (is_bid, ticks, lots));
             }
         }
+        self.cut_back(index);
         self.number(index, self.symbols[index].id);
         for text in words::introduction(self.options.dialect, &self.symbols[index].name, index) {
             // It learns from them.
@@ -531,7 +532,8 @@ impl Exchange {
         let side = if is_bid { Side::Bid } else { Side::Ask };
         let depth = self.book(index).depth(side);
         let middle = bid + (ask - bid) / 2;
-        if depth > LEVELS_MAX || (depth > LEVELS_MIN && self.random.percent(45)) {
+        let enough = words::cut_to(self.options.dialect).map_or(LEVELS_MIN, |depth| depth / 2);
+        if depth > LEVELS_MAX || (depth > enough && self.random.percent(45)) {
             let place = (self.random.skewed(4) as usize).min(depth - 1);
             return Some((is_bid, self.level_at(index, is_bid, place)?, 0));
         }
@@ -575,10 +577,7 @@ impl Exchange {
             let level = self.set(index, *change);
             if change.0 { bids.push(level) } else { asks.push(level) }
         }
-        if let Some(depth) = words::cut_to(self.options.dialect) {
-            let name = self.symbols[index].name.clone();
-            self.truth.book_mut(&name).truncate(depth);
-        }
+        self.cut_back(index);
         let symbol = &mut self.symbols[index];
         symbol.order += 1;
         symbol.version += 1;
@@ -599,6 +598,13 @@ impl Exchange {
                 About::Other { symbol: index }
             };
             self.say(text, about);
+        }
+    }
+
+    /// Takes away what is below the depth that the venue serves.
+    fn cut_back(&mut self, index: usize) {
+        if let Some(depth) = words::cut_to(self.options.dialect) {
+            self.truth.book_mut(&self.symbols[index].name).truncate(depth);
         }
     }
 
