@@ -30,6 +30,7 @@ use crate::fanout::socket::SocketOptions;
 use crate::fanout::{DriverOptions, ShardHandle};
 use crate::feed::rest::{ImageFetcher, RestHost, RestQueue};
 use crate::feed::session::dial::{Dialer, Spacing};
+use crate::feed::session::line::Turns;
 use crate::feed::session::{Listings, Session};
 use crate::feed::tls::{Address, Connector};
 use crate::feed::{Feed, FeedOptions};
@@ -295,7 +296,7 @@ impl Hosts {
             connector: self.connector.clone(),
             address,
             spacing: Arc::clone(spacing),
-            text_spacing_ns: endpoints.text_spacing_ns,
+            turns: Turns::of(endpoints),
             clock: self.clock.clone(),
         }
     }

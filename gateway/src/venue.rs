@@ -184,6 +184,8 @@ pub struct Endpoints {
     pub instruments_per_connection: usize,
     /// Least time between two texts that are sent on one connection, in nanoseconds.
     pub text_spacing_ns: Nanos,
+    /// How many may go at once after a rest all the same: a book is fetched again with two.
+    pub texts_at_once: u32,
     /// Least time between two connections to the venue, in nanoseconds.
     pub connect_spacing_ns: Nanos,
     /// How long the venue lets a connection live, in nanoseconds, where it says.

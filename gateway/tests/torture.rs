@@ -772,7 +772,7 @@ fn a_star_means_all_of_a_venue() {
     let mut client = Client::connect(GATEWAY.listen);
     let results = client.subscribe(json!({"channel": "bbo", "symbols": ["sim:*"]}));
     let symbols: Vec<&str> = results.iter().map(|r| r["symbol"].as_str().unwrap()).collect();
-    assert_eq!(symbols, ["sim:BTCUSDT", "sim:ETHUSDT", "sim:SOLUSDT", "sim:DOGEUSDT"]);
+    assert_eq!(symbols, ["sim:BTCUSDT", "sim:DOGEUSDT", "sim:ETHUSDT", "sim:SOLUSDT"]);
     client.say(&json!({"op": "unsubscribe", "channel": "bbo", "symbols": ["sim:*"]}));
     assert_eq!(client.control("unsubscribed")["views"].as_array().unwrap().len(), 4);
 }

@@ -17,6 +17,7 @@ use tickfan::config::Config;
 use tickfan::feed::rest::{ImageFetcher, RestError, RestHost, RestQueue};
 use tickfan::feed::session::Session as FeedSession;
 use tickfan::feed::session::dial::{Dialer, Spacing};
+use tickfan::feed::session::line::Turns;
 use tickfan::feed::tls::{Address, Connector};
 use tickfan::feed::{Feed, FeedOptions};
 use tickfan::limits::{
@@ -704,7 +705,7 @@ fn dialer(address: &str, roots: &[CertificateDer<'static>], spacing_ns: Nanos) -
         connector: Connector::new(roots).unwrap(),
         address: Address::parse(address).unwrap(),
         spacing: Arc::new(Spacing::new(spacing_ns)),
-        text_spacing_ns: 0,
+        turns: Turns::new(0, 1),
         clock: Clock::start(),
     }
 }

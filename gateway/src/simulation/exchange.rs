@@ -27,7 +27,7 @@ use oracle::SymbolOracle;
 use super::random::Random;
 use crate::feed::rest::Budget;
 use crate::feed::session::frames::Incoming;
-use crate::feed::session::line::Beat;
+use crate::feed::session::line::{Beat, Turns};
 use crate::feed::session::pause_ns;
 use crate::feed::{Feed, FeedOptions, Request};
 use crate::limits::{BACKOFF_FIRST_NS, MILLI_NS, SECOND_NS, TRADES_GRACE_NS};
@@ -365,7 +365,7 @@ impl World {
         let path = self.feed.decoder().stream_path().to_owned();
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let connection = self.exchange.connect(path, query, self.now);
-        Line::new(connection, venue::endpoints(self.venue).text_spacing_ns, self.now)
+        Line::new(connection, Turns::of(&venue::endpoints(self.venue)), self.now)
     }
 
     /// What the exchange came to and said is learnt, and sent on its way.

@@ -74,6 +74,7 @@ const SPOT: Market = Market {
         instruments_per_connection: 340,
         // Five messages a second, pongs among them.
         text_spacing_ns: SECOND_NS / 4,
+        texts_at_once: 1,
         // 300 connections in five minutes from one address.
         connect_spacing_ns: SECOND_NS,
         // "A single connection is only valid for 24 hours."

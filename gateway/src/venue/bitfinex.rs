@@ -74,6 +74,7 @@ pub const fn endpoints() -> Endpoints {
         instruments_per_connection: 12,
         // No limit is documented; all of a connection are asked for in half a second.
         text_spacing_ns: SECOND_NS / 50,
+        texts_at_once: 8,
         // 20 connections a minute, of which others at this address may need some.
         connect_spacing_ns: 4 * SECOND_NS,
         connection_life_ns: None,

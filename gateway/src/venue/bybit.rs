@@ -66,6 +66,7 @@ pub fn endpoints(venue: Venue) -> Endpoints {
         // No limit is documented: the venue is asked for every instrument by itself, and the last
         // of a connection must not wait for long.
         text_spacing_ns: SECOND_NS / 10,
+        texts_at_once: 8,
         // 500 connections in five minutes from one address.
         connect_spacing_ns: SECOND_NS,
         connection_life_ns: None,

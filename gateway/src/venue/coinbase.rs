@@ -54,6 +54,7 @@ pub const fn endpoints() -> Endpoints {
         instruments_per_connection: 50,
         // "8 requests per second" from one address, on each connection and in connections.
         text_spacing_ns: SECOND_NS / 4,
+        texts_at_once: 8,
         connect_spacing_ns: SECOND_NS / 4,
         connection_life_ns: None,
     }

@@ -55,6 +55,7 @@ pub const fn endpoints() -> Endpoints {
         instruments_per_connection: 20,
         // "8 messages per second" without an account.
         text_spacing_ns: SECOND_NS / 4,
+        texts_at_once: 8,
         // "Connections are rate-limited at 1 every 4 seconds per IP."
         connect_spacing_ns: 4 * SECOND_NS,
         connection_life_ns: None,

@@ -68,6 +68,7 @@ pub const fn endpoints() -> Endpoints {
         instruments_per_connection: 250,
         // A subscription costs 3,000 of 30,000 credits, of which 10,000 come back in a second.
         text_spacing_ns: SECOND_NS / 3,
+        texts_at_once: 8,
         // Only their number is limited.
         connect_spacing_ns: SECOND_NS,
         connection_life_ns: None,

@@ -55,6 +55,7 @@ pub const fn endpoints() -> Endpoints {
         // No limit is documented; an image of full depth is 100 KB, and all come at once.
         instruments_per_connection: 200,
         text_spacing_ns: SECOND_NS / 4,
+        texts_at_once: 8,
         // 150 connections in ten minutes from one address.
         connect_spacing_ns: 4 * SECOND_NS,
         connection_life_ns: None,

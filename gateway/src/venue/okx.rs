@@ -72,6 +72,7 @@ pub const fn endpoints() -> Endpoints {
         // that fewer instruments leave each more of them.
         instruments_per_connection: 100,
         text_spacing_ns: SECOND_NS / 4,
+        texts_at_once: 2,
         // Three connections a second from one address.
         connect_spacing_ns: SECOND_NS / 2,
         connection_life_ns: None,

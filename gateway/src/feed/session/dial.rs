@@ -14,7 +14,7 @@ use hyper::header::{CONNECTION, HOST, UPGRADE};
 use tickfan_core::market::Nanos;
 
 use super::SessionError;
-use super::line::Line;
+use super::line::{Line, Turns};
 use crate::clock::Clock;
 use crate::feed::tls::{Address, Connector};
 use crate::limits::CONNECT_TIMEOUT_NS;
@@ -51,7 +51,7 @@ pub struct Dialer {
     /// The turns of all who connect there.
     pub spacing: Arc<Spacing>,
     /// Least time between two texts on one connection.
-    pub text_spacing_ns: Nanos,
+    pub turns: Turns,
     /// The clock.
     pub clock: Clock,
 }
@@ -81,7 +81,7 @@ impl Dialer {
             .header("Sec-WebSocket-Version", "13")
             .body(Empty::<Bytes>::new())?;
         let (socket, _) = fastwebsockets::handshake::client(&SpawnHere, request, stream).await?;
-        Ok(Line::new(socket.into_inner(), self.text_spacing_ns, self.clock.now()))
+        Ok(Line::new(socket.into_inner(), self.turns, self.clock.now()))
     }
 }
 

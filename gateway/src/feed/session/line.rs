@@ -18,6 +18,7 @@ use super::SessionError;
 use super::frames::{Frames, Incoming};
 use crate::feed::rest::ImageResult;
 use crate::limits::{CLOSE_LINGER_NS, REST_RESULTS_MAX, VENUE_TEXTS_MAX};
+use crate::venue::Endpoints;
 
 type Stream = TokioIo<Upgraded>;
 
@@ -27,8 +28,7 @@ pub struct Line {
     read: ReadHalf<Stream>,
     writer: WebSocketWrite<WriteHalf<Stream>>,
     texts: VecDeque<String>,
-    text_spacing_ns: Nanos,
-    next_text_ns: Nanos,
+    turns: Turns,
     said_ns: Nanos,
     images: mpsc::Receiver<ImageResult>,
     /// Where images that are asked for over this connection are to be sent.
@@ -46,6 +46,38 @@ impl std::fmt::Debug for Line {
     }
 }
 
+/// When texts may go over one connection: some at once after a rest, then one per spacing.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    spacing_ns: Nanos,
+    at_once: u32,
+    /// When all that went would have gone, one per spacing.
+    paid_ns: Nanos,
+}
+
+impl Turns {
+    /// Those that a venue gives.
+    pub fn of(endpoints: &Endpoints) -> Self {
+        Self::new(endpoints.text_spacing_ns, endpoints.texts_at_once)
+    }
+
+    /// One text in `spacing_ns`, and `at_once` after a rest.
+    pub const fn new(spacing_ns: Nanos, at_once: u32) -> Self {
+        Self { spacing_ns, at_once, paid_ns: 0 }
+    }
+
+    /// When the next text may go.
+    pub const fn next_ns(&self) -> Nanos {
+        let credit = self.at_once.saturating_sub(1) as Nanos;
+        self.paid_ns.saturating_sub(credit * self.spacing_ns)
+    }
+
+    /// A text goes.
+    pub fn take(&mut self, now: Nanos) {
+        self.paid_ns = self.paid_ns.max(now) + self.spacing_ns;
+    }
+}
+
 /// What happened on a connection that was waited for.
 #[derive(Debug)]
 pub enum Stirred {
@@ -57,7 +89,7 @@ pub enum Stirred {
 
 impl Line {
     /// A connection over which the upgrade is done and nothing was said.
-    pub fn new(stream: Stream, text_spacing_ns: Nanos, now: Nanos) -> Self {
+    pub fn new(stream: Stream, turns: Turns, now: Nanos) -> Self {
         let (read, write) = tokio::io::split(stream);
         let (_, writer) =
             fastwebsockets::after_handshake_split(tokio::io::empty(), write, Role::Client);
@@ -67,8 +99,7 @@ impl Line {
             read,
             writer,
             texts: VecDeque::new(),
-            text_spacing_ns,
-            next_text_ns: 0,
+            turns,
             said_ns: now,
             images,
             image_reply,
@@ -147,14 +178,14 @@ impl Line {
     /// # Errors
     /// When the connection broke.
     pub async fn send_due(&mut self, now: Nanos) -> Result<Nanos, SessionError> {
-        if now >= self.next_text_ns
+        if now >= self.turns.next_ns()
             && let Some(text) = self.texts.pop_front()
         {
             self.send(Frame::text(Payload::Owned(text.into_bytes()))).await?;
             self.said_ns = now;
-            self.next_text_ns = now + self.text_spacing_ns;
+            self.turns.take(now);
         }
-        Ok(if self.texts.is_empty() { Nanos::MAX } else { self.next_text_ns })
+        Ok(if self.texts.is_empty() { Nanos::MAX } else { self.turns.next_ns() })
     }
 
     /// When the venue has had `settle_ns` for all that was to be said to it; never while texts wait.
@@ -229,6 +260,20 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_rest_some_texts_go_at_once_and_not_one_more() {
+        let mut turns = Turns::new(10, 3);
+        for at_ns in [100, 1_000] {
+            for _ in 0..3 {
+                assert!(turns.next_ns() <= at_ns);
+                turns.take(at_ns);
+            }
+            assert_eq!(turns.next_ns(), at_ns + 10);
+            turns.take(at_ns + 10);
+            assert_eq!(turns.next_ns(), at_ns + 20);
+        }
+    }
 
     #[test]
     fn a_quiet_connection_is_asked_once_and_given_up_when_it_does_not_answer() {

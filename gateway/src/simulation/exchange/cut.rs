@@ -14,6 +14,7 @@ use tickfan_core::snapshot::{Entry, Snapshot};
 use super::line::Line;
 use super::{FAULTY, Fault, World, decoded, feed, options, read};
 use crate::feed::Feed;
+use crate::feed::session::line::Turns;
 
 /// Changes of a book that make up the stream.
 const EVENTS: usize = 2;
@@ -39,7 +40,11 @@ impl Replay {
         let exchange = Exchange::new(options(dialect, seed));
         let (mut feed, entries) = feed(dialect.venue(), dialect, &exchange, seed);
         feed.on_connected(connected_ns);
-        Self { feed, line: Line::new(1, 0, connected_ns), entry: Arc::clone(&entries[FAULTY]) }
+        Self {
+            feed,
+            line: Line::new(1, Turns::new(0, 1), connected_ns),
+            entry: Arc::clone(&entries[FAULTY]),
+        }
     }
 
     fn play(&mut self, taped: &Taped, now: Nanos) {

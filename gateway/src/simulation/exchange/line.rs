@@ -12,7 +12,7 @@ use feed_sim::exchange::About;
 use tickfan_core::market::Nanos;
 
 use crate::feed::session::frames::Frames;
-use crate::feed::session::line::Pulse;
+use crate::feed::session::line::{Pulse, Turns};
 use crate::limits::HAND_OVER_SETTLE_NS;
 
 /// Something on its way to the gateway.
@@ -36,8 +36,7 @@ pub(super) struct Line {
     /// Nothing comes or goes any more.
     pub(super) is_dead: bool,
     texts: VecDeque<String>,
-    text_spacing_ns: Nanos,
-    next_text_ns: Nanos,
+    turns: Turns,
     /// When the gateway said something last.
     said_ns: Nanos,
     /// Since when a text waits for nothing but its turn.
@@ -45,7 +44,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(connection: u64, text_spacing_ns: Nanos, now: Nanos) -> Self {
+    pub(super) fn new(connection: u64, turns: Turns, now: Nanos) -> Self {
         Self {
             connection,
             parcels: VecDeque::new(),
@@ -54,8 +53,7 @@ impl Line {
             ends_soon: false,
             is_dead: false,
             texts: VecDeque::new(),
-            text_spacing_ns,
-            next_text_ns: 0,
+            turns,
             said_ns: now,
             waits_since_ns: None,
         }
@@ -118,12 +116,12 @@ impl Line {
             self.waits_since_ns = None;
             return Err(Nanos::MAX);
         }
-        if now < self.next_text_ns {
+        if now < self.turns.next_ns() {
             self.waits_since_ns.get_or_insert(now);
-            return Err(self.next_text_ns);
+            return Err(self.turns.next_ns());
         }
         self.waits_since_ns = None;
-        self.next_text_ns = now + self.text_spacing_ns;
+        self.turns.take(now);
         self.said_ns = now;
         self.texts.pop_front().ok_or(Nanos::MAX)
     }
