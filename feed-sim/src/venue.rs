@@ -1,7 +1,7 @@
 //! The languages that these exchanges speak: one file a venue, text in and text out.
 //!
 //! Called by the replay, the truth and the synthetic exchange. Each file reads what its venue sent to
-//! a recorder ([`Reader`]), holds one client's connection ([`Session`]), and words the venue's
+//! a recorder (`Reader`), holds one client's connection (`Session`), and words the venue's
 //! messages out of plain values, which anyone who drives a market may call. Nothing here knows a
 //! socket, and nothing here is shared with the gateway's decoders, which are tested against it.
 
