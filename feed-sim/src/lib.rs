@@ -15,7 +15,15 @@ pub mod truth;
 
 pub mod market;
 pub mod exchange;
+pub mod facts;
 
-mod door;
+pub mod scenario;
+mod frame;
+pub mod fault;
+
+pub mod door;
 pub mod replay;
+pub mod record;
 pub mod serve;
+
+pub mod cert;

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use feed_sim::clock;
-use feed_sim::market::MarketOptions;
+use feed_sim::record::Example;
 use feed_sim::recording::Recording;
 use feed_sim::replay::{self, ReplayOptions, Speed};
-use feed_sim::serve;
-use feed_sim::venue::Dialect;
 use tokio::net::TcpListener;
+
+mod cli;
 
 /// An exchange to test clients against: WebSocket and REST on one port, in a real venue's words.
 #[derive(Parser)]
@@ -28,7 +27,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Replay(Replay),
-    Serve(Serve),
+    Serve(cli::serve::Serve),
+    Facts(cli::facts::FactsOf),
+    Record(cli::record::Record),
+    Scenarios(cli::scenarios::Scenarios),
+    Cert(cli::cert::Cert),
 }
 
 /// Play a recording as its venue would send it.
@@ -57,29 +60,25 @@ struct Replay {
     /// Leave the line with this number out of the stream, to see who notices.
     #[arg(long, value_name = "N")]
     drop_line: Option<u64>,
-}
-
-/// Serve a seeded market in the words of Binance spot, in real time.
-///
-/// Same seed, same market. The exchange knows its true books: `GET /truth?symbol=BTCUSDT&u=N` is the
-/// book as it was at update N, without `u` as it is.
-#[derive(Args)]
-struct Serve {
-    /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:9001")]
-    listen: SocketAddr,
-    /// Which market.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many symbols trade.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=2_000))]
-    symbols: u16,
-    /// Messages a second over all symbols, in the mean.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    rate: u32,
+    /// Wait for another `POST /replay/start` before the line with this number.
+    #[arg(long, value_name = "N")]
+    pause_before: Option<u64>,
 }
 
 fn main() -> Result<()> {
+    match start() {
+        // Whoever read our lines has had enough of them.
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        ended => ended,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn start() -> Result<()> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -93,7 +92,11 @@ fn main() -> Result<()> {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Replay(arguments) => run_replay(arguments).await,
-        Command::Serve(arguments) => run_serve(arguments).await,
+        Command::Serve(arguments) => arguments.run().await,
+        Command::Facts(arguments) => arguments.run(),
+        Command::Record(arguments) => arguments.run(),
+        Command::Scenarios(arguments) => arguments.run(),
+        Command::Cert(arguments) => arguments.run().await,
     }
 }
 
@@ -107,34 +110,20 @@ async fn run_replay(arguments: Replay) -> Result<()> {
         recording.lines.len(),
         recording.dialect.venue().name()
     );
-    if arguments.hold {
+    if arguments.hold || arguments.pause_before.is_some() {
         eprintln!("start:    curl -X POST http://{address}/replay/start");
     }
     eprintln!("where:    curl http://{address}/replay");
-    eprintln!("try:      {}", recording.dialect.example(address));
+    eprintln!("try:      {}", Example::of_recording(&recording).at(address));
     let options = ReplayOptions {
         speed: arguments.speed,
         hold: arguments.hold,
         repeat: arguments.repeat,
         drop_line: arguments.drop_line,
+        pause_before: arguments.pause_before,
         ..ReplayOptions::default()
     };
     replay::serve(listener, Arc::new(recording), options).await
-}
-
-async fn run_serve(arguments: Serve) -> Result<()> {
-    let Serve { listen: address, seed, symbols, rate } = arguments;
-    let listener = listen(address).await?;
-    let address = listener.local_addr()?;
-    eprintln!(
-        "feed-sim: seed {seed}, {symbols} symbols, {rate} messages a second, as Binance spot on \
-         ws://{address} and http://{address}"
-    );
-    eprintln!("try:      {}", Dialect::BinanceSpot.example(address));
-    eprintln!("truth:    curl 'http://{address}/truth?symbol=BTCUSDT'");
-    let symbols = usize::from(symbols);
-    let options = MarketOptions { seed, symbols, rate, start_ns: clock::wall_ns() };
-    serve::serve(listener, options).await
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {

@@ -1,220 +1,267 @@
-//! A seed → a market: books, trades and what a venue says about them, in virtual time.
+//! A seed → orders that match, in virtual time: trades and changes of levels, in whole ticks and lots.
 //!
-//! Called by the synthetic exchange, which paces it, and by tests, which do not. It is pure: no socket
-//! and no clock. Same options, same bytes. It trades in bursts, most on its first symbols, and holds
-//! the mean of messages a second that it was asked for.
+//! Called by the synthetic exchange, which puts into words what happens here. It is pure: no socket, no
+//! clock, no venue. Each symbol has its own random numbers, so that what one does depends on no other;
+//! how many symbols there are and who looks changes nothing of it.
 
+mod agenda;
+mod book;
+mod history;
+mod profile;
 mod symbol;
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::random::Random;
-use crate::truth::TruthBook;
-use crate::venue::{Dialect, binance};
-use symbol::{Profile, Symbol};
+pub use history::{Levels, set_level};
+pub use profile::{Preset, Profile};
 
-/// Time between two depth messages of a symbol.
-const DEPTH_INTERVAL_NS: u64 = 100_000_000;
-/// How much faster than the mean a burst is.
-const BURST_SPEED: u64 = 4;
-/// A burst has fewer than two to this power of actions.
-const BURST_BITS: u64 = 7;
+use symbol::{Making, Symbol};
 
 /// What market there is.
 #[derive(Debug, Clone, Copy)]
 pub struct MarketOptions {
     /// Same seed, same market.
     pub seed: u64,
-    /// How many symbols trade; at least 1.
-    pub symbols: usize,
-    /// Messages a second over all symbols, in the mean; at least 1.
-    pub rate: u32,
-    /// When it begins, nanoseconds since the Unix epoch.
+    /// When it begins.
     pub start_ns: u64,
+    /// Mean time between two events of the busiest symbol. The second has half as many events, the third
+    /// a third, and so on.
+    pub pace_ns: u64,
+    /// Its habits.
+    pub profile: Profile,
+    /// How orders arrive.
+    pub preset: Preset,
 }
 
-/// What the venue says on one stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// The stream: `btcusdt@trade`.
-    pub stream: String,
-    /// The message, in the wrapper of a combined stream.
-    pub payload: String,
+/// Whether a symbol trades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It does.
+    Open,
+    /// It does not for now.
+    Halted,
+    /// It is not listed: not any more, or not yet.
+    Ended,
 }
 
-impl Message {
-    fn new(stream: String, data: &str) -> Self {
-        let payload = format!(r#"{{"stream":"{stream}","data":{data}}}"#);
-        Self { stream, payload }
-    }
+/// What happens to a symbol at a time that is known before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planned {
+    /// It opens, halts, is listed or delisted.
+    Status(Status),
+    /// Its prices have one digit more, those of before too.
+    RefineTick,
+    /// Orders come all at once.
+    Burst,
 }
 
-/// One event of the market and what the venue says about it, which may be nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// When, in virtual time, nanoseconds since the Unix epoch.
+/// A trade: an incoming order took one that rested, or a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trade {
+    /// The price.
+    pub ticks: i64,
+    /// The quantity.
+    pub lots: i64,
+    /// A buyer crossed the spread.
+    pub buyer_took: bool,
+}
+
+/// A level is another than it was. One event may change a level more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// On which side.
+    pub is_bid: bool,
+    /// The price.
+    pub ticks: i64,
+    /// What rested there before; 0 = nothing.
+    pub was: i64,
+}
+
+/// One event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// When.
     pub at_ns: u64,
-    /// What the venue says, in order.
-    pub messages: Vec<Message>,
+    /// At which symbol.
+    pub symbol: usize,
+    /// Its trades, in order.
+    pub trades: Vec<Trade>,
+    /// Its changes, in order.
+    pub changes: Vec<Change>,
+    /// How long the orders had rested that are gone now.
+    pub lives_ns: Vec<u64>,
+    /// It was planned.
+    pub planned: Option<Planned>,
+}
+
+impl Happened {
+    fn begin(&mut self, symbol: usize, at_ns: u64) {
+        (self.symbol, self.at_ns, self.planned) = (symbol, at_ns, None);
+        self.trades.clear();
+        self.changes.clear();
+        self.lives_ns.clear();
+    }
 }
 
 /// See the top of this file.
 #[derive(Debug)]
 pub struct Market {
     options: MarketOptions,
-    random: Random,
     symbols: Vec<Symbol>,
-    by_name: HashMap<String, usize>,
-    /// Running sums of the symbols' shares of the activity.
-    shares: Vec<u64>,
-    /// Symbols that have something to tell in a depth message, by the time at which they do.
-    depth_due: BTreeSet<(u64, usize)>,
-    next_action_ns: u64,
-    burst_left: u64,
-    message_count: u64,
+    /// The next event of each symbol, and some that are none any more.
+    due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// By time and by when it was planned.
+    plan: BTreeMap<(u64, u64), (usize, Planned)>,
+    planned: u64,
+    now_ns: u64,
 }
 
 impl Market {
-    /// A market at its start.
-    pub fn new(options: MarketOptions) -> Self {
-        let options =
-            MarketOptions { symbols: options.symbols.max(1), rate: options.rate.max(1), ..options };
-        let mut random = Random::new(options.seed);
-        let symbols: Vec<Symbol> = (0..options.symbols)
-            .map(|index| Symbol::new(profile(index, &mut random), &mut random))
-            .collect();
-        let by_name = symbols.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
-        let shares = (1..=options.symbols as u64)
-            .scan(0, |sum, rank| {
-                *sum += 1_000_000 / rank + 1;
-                Some(*sum)
-            })
-            .collect();
-        Self {
-            next_action_ns: options.start_ns,
-            options,
-            random,
-            symbols,
-            by_name,
-            shares,
-            depth_due: BTreeSet::new(),
-            burst_left: 0,
-            message_count: 0,
-        }
-    }
-
-    /// When the next step happens.
-    pub fn next_at_ns(&self) -> u64 {
-        let due_ns = self.depth_due.first().map_or(u64::MAX, |(due_ns, _)| *due_ns);
-        due_ns.min(self.next_action_ns)
-    }
-
-    /// Goes on to the next event.
-    pub fn step(&mut self) -> Step {
-        let at_ns = self.next_at_ns();
-        let messages = match self.depth_due.first().copied() {
-            Some((due_ns, index)) if due_ns <= self.next_action_ns => {
-                self.depth_due.pop_first();
-                vec![self.symbols[index].depth_update(at_ns)]
-            }
-            _ => self.act(at_ns),
+    /// A market at its start, of symbols whose prices begin at these ticks.
+    pub fn new(options: MarketOptions, starts_ticks: &[i64]) -> Self {
+        let MarketOptions { seed, start_ns, pace_ns, profile, preset } = options;
+        let symbols = starts_ticks.len();
+        let making = |(index, start_ticks): (usize, &i64)| {
+            let start_ticks = (*start_ticks).max(1);
+            let making =
+                Making { seed, index, symbols, start_ns, pace_ns, profile, preset, start_ticks };
+            Symbol::new(&making)
         };
-        self.message_count += messages.len() as u64;
-        Step { at_ns, messages }
-    }
-
-    fn act(&mut self, at_ns: u64) -> Vec<Message> {
-        let index = self.any_symbol();
-        let symbol = &mut self.symbols[index];
-        let had_pending = symbol.has_pending();
-        let messages = symbol.act(at_ns, &mut self.random);
-        if symbol.has_pending() && !had_pending {
-            self.depth_due.insert((depth_due_ns(at_ns, index), index));
+        let symbols: Vec<Symbol> = starts_ticks.iter().enumerate().map(making).collect();
+        let due = symbols.iter().enumerate().map(|(i, symbol)| Reverse((symbol.next_ns(), i)));
+        Self {
+            options,
+            due: due.collect(),
+            symbols,
+            plan: BTreeMap::new(),
+            planned: 0,
+            now_ns: start_ns,
         }
-        self.next_action_ns = at_ns + self.pause_ns(at_ns);
-        messages
     }
 
-    fn any_symbol(&mut self) -> usize {
-        let drawn = self.random.below(self.shares.last().copied().unwrap_or(1));
-        self.shares.partition_point(|sum| *sum <= drawn)
+    /// A symbol is listed that there was not, whose price begins at these ticks, and it opens.
+    pub fn list(&mut self, start_ticks: i64) {
+        let MarketOptions { seed, pace_ns, profile, preset, .. } = self.options;
+        let (index, start_ns, start_ticks) = (self.symbols.len(), self.now_ns, start_ticks.max(1));
+        let symbols = index + 1;
+        let making =
+            Making { seed, index, symbols, start_ns, pace_ns, profile, preset, start_ticks };
+        let mut symbol = Symbol::new(&making);
+        symbol.status = Status::Ended;
+        symbol.set_status(Status::Open, start_ns);
+        self.due.push(Reverse((symbol.next_ns(), index)));
+        self.symbols.push(symbol);
     }
 
-    /// Within a burst short; after it, until the messages so far are no more than the rate allows.
-    fn pause_ns(&mut self, at_ns: u64) -> u64 {
-        let mean_ns = 1_000_000_000 / u64::from(self.options.rate);
-        if self.burst_left > 0 {
-            self.burst_left -= 1;
-            return 1 + self.random.below(2 * mean_ns / BURST_SPEED);
+    /// When the next event is.
+    pub fn next_ns(&self) -> u64 {
+        let due_ns = self.due.peek().map_or(u64::MAX, |Reverse((at_ns, _))| *at_ns);
+        let plan_ns = self.plan.first_key_value().map_or(u64::MAX, |((at_ns, _), _)| *at_ns);
+        due_ns.min(plan_ns)
+    }
+
+    /// Goes on to the next event, which may change nothing.
+    pub fn step(&mut self, happened: &mut Happened) {
+        self.now_ns = self.next_ns();
+        if let Some(entry) = self.plan.first_entry()
+            && entry.key().0 == self.now_ns
+        {
+            let (index, planned) = entry.remove();
+            happened.begin(index, self.now_ns);
+            happened.planned = self.obey(index, planned).then_some(planned);
+            return;
         }
-        self.burst_left = self.random.skewed(BURST_BITS);
-        let allowed_ns = self.options.start_ns + self.message_count * mean_ns;
-        1 + allowed_ns.saturating_sub(at_ns) + self.random.below(mean_ns)
+        let Some(mut due) = self.due.peek_mut() else { return };
+        let Reverse((due_ns, index)) = &mut *due;
+        happened.begin(*index, self.now_ns);
+        self.symbols[*index].step(happened);
+        *due_ns = self.symbols[*index].next_ns();
     }
 
-    /// The book of a symbol as it was at an update id, or without one as it is, if that is known: the
-    /// last 10,000 updates of each symbol are.
-    pub fn truth(&self, symbol: &str, update_id: Option<u64>) -> Option<TruthBook> {
-        self.symbol(symbol)?.truth(update_id)
+    /// Something will happen to a symbol.
+    pub fn plan(&mut self, at_ns: u64, symbol: usize, planned: Planned) {
+        self.planned += 1;
+        self.plan.insert((at_ns.max(self.now_ns), self.planned), (symbol, planned));
     }
 
-    /// The newest update id of a symbol. Depth messages have told of it up to 100 ms later.
-    pub fn update_id(&self, symbol: &str) -> Option<u64> {
-        Some(self.symbol(symbol)?.update_id())
+    /// Something happens to a symbol now; false where it cannot any more.
+    pub fn obey(&mut self, symbol: usize, planned: Planned) -> bool {
+        let now_ns = self.now_ns;
+        match planned {
+            Planned::Status(status) => self.symbols[symbol].set_status(status, now_ns),
+            Planned::RefineTick => return self.symbols[symbol].refine(10),
+            Planned::Burst => {
+                self.symbols[symbol].burst(now_ns);
+                self.due.retain(|Reverse((_, index))| *index != symbol);
+                self.due.push(Reverse((self.symbols[symbol].next_ns(), symbol)));
+            }
+        }
+        true
     }
 
-    /// The names of the symbols, the most active first.
-    pub fn symbols(&self) -> impl Iterator<Item = &str> {
-        self.symbols.iter().map(|symbol| symbol.name.as_str())
+    /// Whether a symbol trades.
+    pub fn status(&self, symbol: usize) -> Status {
+        self.symbols[symbol].status
     }
 
-    /// The REST body of a symbol's book as it is, which may be ahead of the depth messages.
-    pub fn depth_snapshot(&self, symbol: &str, limit: Option<usize>) -> Option<String> {
-        let book = self.truth(symbol, None)?;
-        let limit = binance::depth_limit(Dialect::BinanceSpot, limit);
-        Some(binance::depth_body(Dialect::BinanceSpot, symbol, &book, limit, 0))
+    /// Price and quantity of the best level of a side.
+    pub fn best(&self, symbol: usize, is_bid: bool) -> Option<(i64, i64)> {
+        self.symbols[symbol].book.best(is_bid)
     }
 
-    /// The REST body of the list of instruments.
-    pub fn exchange_info(&self) -> String {
-        let listings: Vec<String> = self
-            .symbols
-            .iter()
-            .map(|symbol| {
-                binance::listing(
-                    &symbol.name,
-                    &symbol.profile.base,
-                    symbol.profile.quote,
-                    &symbol.px(1),
-                    &symbol.qty(1),
-                )
-            })
-            .collect();
-        binance::exchange_info(&listings)
+    /// What rests at a price.
+    pub fn lots(&self, symbol: usize, is_bid: bool, ticks: i64) -> i64 {
+        self.symbols[symbol].book.lots(is_bid, ticks)
     }
 
-    fn symbol(&self, name: &str) -> Option<&Symbol> {
-        self.symbols.get(*self.by_name.get(name)?)
+    /// The price of the level at a place of a side, the best at 0.
+    pub fn price_at(&self, symbol: usize, is_bid: bool, place: usize) -> Option<i64> {
+        self.symbols[symbol].book.price_at(is_bid, place)
     }
-}
 
-/// Each symbol has its own tenth of a second, as if each had a timer of its own.
-fn depth_due_ns(at_ns: u64, index: usize) -> u64 {
-    let phase_ns = index as u64 * 7_919_000 % DEPTH_INTERVAL_NS;
-    let since_ns = (at_ns + DEPTH_INTERVAL_NS - phase_ns) % DEPTH_INTERVAL_NS;
-    at_ns + DEPTH_INTERVAL_NS - since_ns
-}
+    /// Prices and quantities of a side, best first.
+    pub fn side(&self, symbol: usize, is_bid: bool) -> impl ExactSizeIterator<Item = (i64, i64)> {
+        self.symbols[symbol].book.levels(is_bid)
+    }
 
-fn profile(index: usize, random: &mut Random) -> Profile {
-    let known = [
-        ("BTC", 2, 5, 6_180_000),
-        ("ETH", 2, 4, 260_000),
-        ("SOL", 2, 3, 15_000),
-        ("DOGE", 5, 0, 10_500),
-    ];
-    let (base, px_digits, qty_digits, start_ticks) = match known.get(index) {
-        Some((base, px, qty, ticks)) => ((*base).to_owned(), *px, *qty, *ticks),
-        None => (format!("SIM{:04}", index + 1), 4, 1, 2_000 + random.below(1_000_000) as i64),
-    };
-    Profile { base, quote: "USDT", px_digits, qty_digits, start_ticks }
+    /// The same of the levels that are worse than a price.
+    pub fn side_below(
+        &self,
+        symbol: usize,
+        is_bid: bool,
+        ticks: i64,
+    ) -> impl Iterator<Item = (i64, i64)> {
+        self.symbols[symbol].book.levels_below(is_bid, ticks)
+    }
+
+    /// The book as it was when it was given a name, or without one as it is, if that is known: the last
+    /// changes are, up to a bound.
+    pub fn levels(&self, symbol: usize, name: Option<u64>) -> Option<Levels> {
+        self.symbols[symbol].levels(name)
+    }
+
+    /// The book of a symbol as it is has this name from now on. A name that is less than the one before
+    /// it begins a new list.
+    pub fn mark(&mut self, symbol: usize, name: u64) {
+        self.symbols[symbol].mark(name);
+    }
+
+    /// The best bid is better than the best offer, and nobody trades, until [`Market::uncross`].
+    pub fn cross(&mut self, symbol: usize, happened: &mut Happened) {
+        happened.begin(symbol, self.now_ns);
+        self.symbols[symbol].cross(self.now_ns, happened);
+    }
+
+    /// Takes the best bid away if it crosses; whether it did. Once it does not, trading goes on.
+    pub fn uncross(&mut self, symbol: usize, happened: &mut Happened) -> bool {
+        happened.begin(symbol, self.now_ns);
+        self.symbols[symbol].uncross(happened)
+    }
+
+    /// An order comes at the best bid.
+    pub fn nudge(&mut self, symbol: usize, happened: &mut Happened) {
+        happened.begin(symbol, self.now_ns);
+        self.symbols[symbol].nudge(self.now_ns, happened);
+    }
 }

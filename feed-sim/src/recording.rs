@@ -2,16 +2,24 @@
 //!
 //! Called by the replay, by the bench and by tests, once, before anything runs. The files are
 //! described by the catalogue that comes with the recordings: four fields a line, separated by tabs.
+//! `recording/write.rs` beside this writes them.
+
+mod draft;
+mod write;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tickfan_core::market::Side;
 
+use crate::truth::{TruthBook, TruthLevel, normalise};
 use crate::venue::Dialect;
+pub use draft::Draft;
+pub use write::{Digest, FileWriter, LostWriter, Writer, Written};
 
 /// What a line of a recording is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +32,19 @@ pub enum Kind {
     Recv,
     /// This REST response body arrived; the stream is its URL.
     Rest,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Open, Self::Send, Self::Recv, Self::Rest];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Send => "send",
+            Self::Recv => "recv",
+            Self::Rest => "rest",
+        }
+    }
 }
 
 /// One line of a recording.
@@ -111,13 +132,9 @@ fn read_line(number: u64, line: &str, whole: &Bytes) -> Result<Line> {
     let mut fields = line.splitn(4, '\t');
     let mut field = |name: &'static str| fields.next().with_context(|| format!("no {name}"));
     let recv_ns = field("time")?.parse().context("time")?;
-    let kind = match field("kind")? {
-        "open" => Kind::Open,
-        "send" => Kind::Send,
-        "recv" => Kind::Recv,
-        "rest" => Kind::Rest,
-        other => bail!("unknown kind {other}"),
-    };
+    let name = field("kind")?;
+    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let kind = kind.with_context(|| format!("unknown kind {name}"))?;
     let stream = field("stream")?.to_owned();
     let payload = whole.slice_ref(field("payload")?.as_bytes());
     Ok(Line { number, recv_ns, kind, stream, payload })
@@ -145,6 +162,19 @@ pub struct StateRow {
     pub crc_top20: u32,
 }
 
+impl StateRow {
+    /// The row of a book after a line; `id` is the venue's number of it, where it tells one.
+    pub fn of(line: u64, symbol: &str, id: Option<u64>, book: &TruthBook) -> Self {
+        let best = |side| {
+            let texts = |level: &TruthLevel| (normalise(&level.px), normalise(&level.qty));
+            book.best(side).map(texts).unwrap_or_default()
+        };
+        let ((bid_px, bid_qty), (ask_px, ask_qty)) = (best(Side::Bid), best(Side::Ask));
+        let (symbol, crc_top20) = (symbol.to_owned(), book.crc_top20());
+        Self { line, symbol, id, bid_px, bid_qty, ask_px, ask_qty, crc_top20 }
+    }
+}
+
 /// Reads the states that belong to the recording at `path` (`NAME.tsv.zst`).
 ///
 /// # Errors
@@ -152,12 +182,16 @@ pub struct StateRow {
 pub fn states(path: &Path) -> Result<Vec<StateRow>> {
     let path = beside(path, ".states.tsv.zst")?;
     let text = String::from_utf8(decompress(&path)?)?;
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| {
-            read_state(line).with_context(|| format!("{}: row {}", path.display(), index + 1))
-        })
-        .collect()
+    states_from_text(&text).with_context(|| path.display().to_string())
+}
+
+/// Reads the decompressed text of states.
+///
+/// # Errors
+/// When it is not in the format of the catalogue.
+pub fn states_from_text(text: &str) -> Result<Vec<StateRow>> {
+    let row = |(index, line)| read_state(line).with_context(|| format!("row {}", index + 1));
+    text.lines().enumerate().map(row).collect()
 }
 
 fn read_state(line: &str) -> Result<StateRow> {
@@ -178,22 +212,32 @@ fn read_state(line: &str) -> Result<StateRow> {
 }
 
 /// An expected book out of `NAME.truth.jsonl`; texts as the venue sent them.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TruthPoint {
     /// The number of the line after which the book looked like this.
     pub after_message: u64,
+    /// The time of that line, as text.
+    pub recv_ns: String,
+    /// The venue, as recordings call it.
+    pub venue: String,
     /// Which symbol.
     pub symbol: String,
     /// The best bids, price and quantity.
     pub bids: Vec<(String, String)>,
     /// The best asks, price and quantity.
     pub asks: Vec<(String, String)>,
+    /// The venue's update id: a number, a text of digits, or null where it has none.
+    pub id: serde_json::Value,
     /// How many bids there are in all.
     pub bid_levels: usize,
     /// How many asks there are in all.
     pub ask_levels: usize,
+    /// How many changes of the book were applied so far.
+    pub book_updates: u64,
     /// How many trades were seen so far.
     pub trades: u64,
+    /// The market had no level that the recorder could not know of.
+    pub trusted: bool,
 }
 
 /// Reads the expected books that belong to the recording at `path` (`NAME.tsv.zst`).
@@ -208,8 +252,11 @@ pub fn truth_points(path: &Path) -> Result<Vec<TruthPoint>> {
         .collect()
 }
 
+/// The file of all recordings of a folder that says what must happen when lines are lost.
+pub const LOST_LINES: &str = "faults.json";
+
 /// What must happen when one line of a recording is lost, out of `faults.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostLine {
     /// Which recording.
     pub recording: String,
@@ -228,7 +275,7 @@ pub struct LostLine {
 /// # Errors
 /// When the file cannot be read or is not in the format of the catalogue.
 pub fn lost_lines(path: &Path) -> Result<Vec<LostLine>> {
-    let faults = path.with_file_name("faults.json");
+    let faults = path.with_file_name(LOST_LINES);
     let text = std::fs::read_to_string(&faults).with_context(|| faults.display().to_string())?;
     let mut rows: Vec<LostLine> = serde_json::from_str(&text)?;
     rows.retain(|row| beside(path, "").is_ok_and(|stem| stem.ends_with(&row.recording)));

@@ -7,6 +7,7 @@
 
 mod script;
 mod stage;
+pub(crate) mod stepped;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,6 +60,9 @@ pub struct ReplayOptions {
     pub repeat: bool,
     /// The number of a line that is left out of the stream, though not out of the truth.
     pub drop_line: Option<u64>,
+    /// The number of a line before which it waits for another `POST /replay/start`, so that who drives
+    /// it can see to it that everything so far has arrived.
+    pub pause_before: Option<u64>,
     /// How long after the first subscription it starts.
     pub start_delay: Duration,
 }
@@ -70,6 +74,7 @@ impl Default for ReplayOptions {
             hold: false,
             repeat: false,
             drop_line: None,
+            pause_before: None,
             start_delay: Duration::from_millis(500),
         }
     }
@@ -139,9 +144,12 @@ impl Replay {
     }
 
     async fn play_lines(&self) {
-        let began = Instant::now();
+        let mut began = Instant::now();
         let first_ns = self.recording.lines[0].recv_ns;
         for (index, (line, cue)) in self.recording.lines.iter().zip(&self.script.cues).enumerate() {
+            if self.options.pause_before == Some(line.number) {
+                began += self.pause().await;
+            }
             if let Speed::X(times) = self.options.speed {
                 let since_ns = line.recv_ns.saturating_sub(first_ns) / u64::from(times.max(1));
                 let due = began + Duration::from_nanos(since_ns);
@@ -161,6 +169,15 @@ impl Replay {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Waits until it is told to go on; says for how long.
+    async fn pause(&self) -> Duration {
+        let paused = Instant::now();
+        lock(&self.stage).pause();
+        self.until(|stage| stage.is_asked_to_start).await;
+        lock(&self.stage).state = State::Running;
+        paused.elapsed()
     }
 
     /// Plays a line, or says why not yet.

@@ -9,11 +9,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use tickfan_core::decimal::{Decimal, SCALE_MAX, write_decimal};
 use tickfan_core::market::Side;
 
 use crate::recording::{Kind, Line};
-use crate::venue::{Dialect, Reader, binance};
+use crate::venue::{BookMessage, Dialect, Reader, binance};
 
 /// Events that may wait for their symbol's image; the oldest falls out.
 const WAITING_MAX: usize = 10_000;
@@ -21,13 +22,16 @@ const WAITING_MAX: usize = 10_000;
 /// A side of a book: price at 18 digits behind the point → level, lowest price first.
 type Levels = BTreeMap<i128, TruthLevel>;
 
+/// A number as a venue writes it. All but the longest are held in place, and cost no allocation.
+pub type Text = CompactString;
+
 /// One level, in the venue's own texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TruthLevel {
     /// The price.
-    pub px: Box<str>,
+    pub px: Text,
     /// What is offered there in all.
-    pub qty: Box<str>,
+    pub qty: Text,
 }
 
 impl TruthLevel {
@@ -54,13 +58,16 @@ pub fn level_hash(side: Side, px: &str, qty: &str) -> u64 {
         Side::Bid => b'b',
         Side::Ask => b'a',
     };
-    std::iter::once(letter)
-        .chain(px.bytes())
-        .chain(std::iter::once(b':'))
-        .chain(qty.bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    let bytes = std::iter::once(letter).chain(px.bytes()).chain([b':']).chain(qty.bytes());
+    fnv1a(FNV_BASIS, bytes)
+}
+
+/// Where FNV-1a of 64 bits begins.
+pub(crate) const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with FNV-1a of 64 bits.
+pub(crate) fn fnv1a(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// One symbol's book, whole.
@@ -175,6 +182,16 @@ impl TruthBook {
         self.order = order;
     }
 
+    /// A message of a venue whose images come on the stream changes it.
+    pub(crate) fn change(&mut self, message: &BookMessage<'_>) {
+        self.set_all(&message.bids, &message.asks);
+        if let Some(depth) = message.cut_to {
+            self.truncate(depth);
+        }
+        self.id = message.id;
+        self.order = message.order;
+    }
+
     fn set_all(&mut self, bids: &[(&str, &str)], asks: &[(&str, &str)]) {
         for (side, levels) in [(Side::Bid, bids), (Side::Ask, asks)] {
             for (px, qty) in levels {
@@ -243,11 +260,6 @@ impl Truth {
         self.symbols.get(symbol)?.book.as_ref()
     }
 
-    /// The book of a symbol for someone who makes it, rather than reads it: empty at first.
-    pub(crate) fn book_mut(&mut self, symbol: &str) -> &mut TruthBook {
-        self.progress(symbol).1.book.get_or_insert_default()
-    }
-
     /// Applies one line of the recording. Says whose valid book it brought or changed, `None` if
     /// nobody's.
     pub fn apply_line(&mut self, line: &Line) -> Option<Changed> {
@@ -310,13 +322,7 @@ impl Truth {
         if message.is_snapshot {
             progress.book = Some(TruthBook::default());
         }
-        let book = progress.book.as_mut()?;
-        book.set_all(&message.bids, &message.asks);
-        if let Some(depth) = message.cut_to {
-            book.truncate(depth);
-        }
-        book.id = message.id;
-        book.order = message.order;
+        progress.book.as_mut()?.change(&message);
         Some(Changed { symbol })
     }
 }

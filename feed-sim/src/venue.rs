@@ -21,10 +21,17 @@ pub mod coinbase_advanced;
 pub mod deribit;
 pub mod kraken;
 pub mod kraken_v1;
+pub mod limits;
 pub mod okx;
 
 /// Streams that one connection may have, where the venue's own limit is not kept.
 const STREAMS_MAX: usize = 4_096;
+
+/// What a level takes in most words, at most.
+const LEVEL_BYTES: usize = 48;
+
+/// What a message about a book takes beside its levels, mostly.
+const MESSAGE_BYTES: usize = 256;
 
 /// Which venue's language is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,24 +72,37 @@ pub(crate) enum Rest {
 }
 
 impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::BinanceSpot,
+        Self::BinanceUsdm,
+        Self::BinanceCoinm,
+        Self::Coinbase,
+        Self::CoinbaseAdvanced,
+        Self::Kraken,
+        Self::KrakenV1,
+        Self::Okx,
+        Self::BybitSpot,
+        Self::BybitLinear,
+        Self::Deribit,
+        Self::Bitfinex,
+    ];
+
     /// The dialect of a recording, told by the beginning of its file name.
     pub fn of_recording(name: &str) -> Option<Self> {
-        [
-            ("binance-spot-", Self::BinanceSpot),
-            ("binance-usdm-", Self::BinanceUsdm),
-            ("binance-coinm-", Self::BinanceCoinm),
-            ("coinbase-exchange-", Self::Coinbase),
-            ("coinbase-advanced-", Self::CoinbaseAdvanced),
-            ("kraken-v2-", Self::Kraken),
-            ("kraken-v1-", Self::KrakenV1),
-            ("okx-", Self::Okx),
-            ("bybit-spot-", Self::BybitSpot),
-            ("bybit-linear-", Self::BybitLinear),
-            ("deribit-", Self::Deribit),
-            ("bitfinex-", Self::Bitfinex),
-        ]
-        .into_iter()
-        .find_map(|(prefix, dialect)| name.starts_with(prefix).then_some(dialect))
+        let is_before = |of: &Self| {
+            name.strip_prefix(of.in_recordings()).is_some_and(|rest| rest.starts_with('-'))
+        };
+        Self::ALL.into_iter().find(is_before)
+    }
+
+    /// What recordings call this venue: their names begin with it and a hyphen.
+    pub const fn in_recordings(self) -> &'static str {
+        match self {
+            Self::Coinbase => "coinbase-exchange",
+            Self::Kraken => "kraken-v2",
+            _ => self.venue().name(),
+        }
     }
 
     /// The venue as the protocol calls it.
@@ -106,49 +126,6 @@ impl Dialect {
     /// Images are fetched over REST and joined to the stream; elsewhere they come on the stream.
     pub const fn fetches_images(self) -> bool {
         matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
-    }
-
-    /// What to paste into a terminal to see something of this venue at an address.
-    pub fn example(self, address: std::net::SocketAddr) -> String {
-        let (path, request) = match self {
-            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm => {
-                ("/stream", r#"{"method":"SUBSCRIBE","params":["btcusdt@bookTicker"],"id":1}"#)
-            }
-            Self::Coinbase => (
-                "",
-                r#"{"type":"subscribe","product_ids":["SKL-USD"],"channels":["level2_batch"]}"#,
-            ),
-            Self::CoinbaseAdvanced => {
-                ("", r#"{"type":"subscribe","product_ids":["BTC-USD"],"channel":"level2"}"#)
-            }
-            Self::Kraken => (
-                "/v2",
-                r#"{"method":"subscribe","params":{"channel":"book","symbol":["ADA/BTC"],"depth":1000}}"#,
-            ),
-            Self::KrakenV1 => (
-                "",
-                r#"{"event":"subscribe","pair":["ADA/XBT"],"subscription":{"name":"book","depth":1000}}"#,
-            ),
-            Self::Okx => (
-                "/ws/v5/public",
-                r#"{"op":"subscribe","args":[{"channel":"books","instId":"BTC-USDT"}]}"#,
-            ),
-            Self::BybitSpot => {
-                ("/v5/public/spot", r#"{"op":"subscribe","args":["orderbook.200.BTCUSDT"]}"#)
-            }
-            Self::BybitLinear => {
-                ("/v5/public/linear", r#"{"op":"subscribe","args":["orderbook.200.BTCUSDT"]}"#)
-            }
-            Self::Deribit => (
-                "/ws/api/v2",
-                r#"{"jsonrpc":"2.0","id":1,"method":"public/subscribe","params":{"channels":["book.BTC-24SEP21-8000-P.raw"]}}"#,
-            ),
-            Self::Bitfinex => (
-                "/ws/2",
-                r#"{"event":"subscribe","channel":"book","symbol":"tIOTETH","len":"100"}"#,
-            ),
-        };
-        format!("websocat ws://{address}{path}, then {request}")
     }
 
     /// Reads what this venue sent.
@@ -183,24 +160,24 @@ impl Dialect {
         }
     }
 
-    /// Where a REST path leads, if anywhere.
+    /// Where a REST path leads, if anywhere. What stands before the venue's own path is ignored.
     pub(crate) fn rest(self, path: &str) -> Option<Rest> {
         let (depth, instruments) = match self {
-            Self::BinanceSpot => ("/api/v3/depth", "/api/v3/exchangeInfo"),
-            Self::BinanceUsdm => ("/fapi/v1/depth", "/fapi/v1/exchangeInfo"),
-            Self::BinanceCoinm => ("/dapi/v1/depth", "/dapi/v1/exchangeInfo"),
-            Self::Coinbase => ("", coinbase::INSTRUMENTS_PATH),
-            Self::CoinbaseAdvanced => ("", coinbase_advanced::INSTRUMENTS_PATH),
-            Self::Kraken | Self::KrakenV1 => ("", kraken_v1::INSTRUMENTS_PATH),
-            Self::Okx => ("", okx::INSTRUMENTS_PATH),
-            Self::BybitSpot | Self::BybitLinear => ("", bybit::INSTRUMENTS_PATH),
-            Self::Deribit => ("", deribit::INSTRUMENTS_PATH),
-            Self::Bitfinex => ("", bitfinex::INSTRUMENTS_PATH),
+            Self::BinanceSpot => (Some("/api/v3/depth"), "/api/v3/exchangeInfo"),
+            Self::BinanceUsdm => (Some("/fapi/v1/depth"), "/fapi/v1/exchangeInfo"),
+            Self::BinanceCoinm => (Some("/dapi/v1/depth"), "/dapi/v1/exchangeInfo"),
+            Self::Coinbase => (None, coinbase::INSTRUMENTS_PATH),
+            Self::CoinbaseAdvanced => (None, coinbase_advanced::INSTRUMENTS_PATH),
+            Self::Kraken | Self::KrakenV1 => (None, kraken_v1::INSTRUMENTS_PATH),
+            Self::Okx => (None, okx::INSTRUMENTS_PATH),
+            Self::BybitSpot | Self::BybitLinear => (None, bybit::INSTRUMENTS_PATH),
+            Self::Deribit => (None, deribit::INSTRUMENTS_PATH),
+            Self::Bitfinex => (None, bitfinex::INSTRUMENTS_PATH),
         };
-        if path == instruments {
+        if path.ends_with(instruments) {
             return Some(Rest::Instruments);
         }
-        (path == depth).then_some(Rest::Depth)
+        depth.is_some_and(|depth| path.ends_with(depth)).then_some(Rest::Depth)
     }
 
     /// The body of the list of instruments, out of the venue's own description of each.
@@ -210,15 +187,46 @@ impl Dialect {
                 binance::exchange_info(listings)
             }
             Self::Coinbase => coinbase::instruments(listings),
-            Self::CoinbaseAdvanced => coinbase_advanced::instruments(listings),
-            Self::Kraken | Self::KrakenV1 => kraken_v1::instruments(listings),
+            Self::CoinbaseAdvanced => coinbase_advanced::instruments(query, listings),
+            Self::Kraken | Self::KrakenV1 => kraken_v1::instruments(query, listings),
             Self::Okx => okx::instruments(query, listings),
-            Self::BybitSpot => bybit::instruments("spot", listings),
-            Self::BybitLinear => bybit::instruments("linear", listings),
+            Self::BybitSpot => bybit::instruments("spot", query, listings),
+            Self::BybitLinear => bybit::instruments("linear", query, listings),
             Self::Deribit => deribit::instruments(listings),
             Self::Bitfinex => bitfinex::instruments(listings),
         }
     }
+
+    /// The body for any other path: what real clients ask for before they subscribe, and where nothing
+    /// is known, nothing in the shape that the venue would give it.
+    pub(crate) fn other(self, path: &str, listings: &[String], at_ns: u64) -> String {
+        match self {
+            Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm => {
+                binance::other(path, at_ns)
+            }
+            Self::Coinbase => coinbase::other(path, listings, at_ns),
+            Self::CoinbaseAdvanced => coinbase_advanced::other(path, listings, at_ns),
+            Self::Kraken | Self::KrakenV1 => kraken_v1::other(path, listings, at_ns),
+            Self::Okx => okx::other(path, at_ns),
+            Self::BybitSpot | Self::BybitLinear => bybit::other(path, at_ns),
+            Self::Deribit => r#"{"jsonrpc":"2.0","result":[]}"#.to_owned(),
+            Self::Bitfinex => "[]".to_owned(),
+        }
+    }
+}
+
+/// The value of a key of a query.
+fn query_value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// The values of two fields of each listing, each once.
+fn assets(listings: &[String], fields: [&str; 2]) -> BTreeSet<String> {
+    let of_one = |listing: &String| {
+        let listing: serde_json::Value = serde_json::from_str(listing).unwrap_or_default();
+        fields.map(|field| listing[field].as_str().unwrap_or_default().to_owned())
+    };
+    listings.iter().flat_map(of_one).filter(|asset| !asset.is_empty()).collect()
 }
 
 /// Reads the messages that a venue sent to a recorder, in order. It learns from acknowledgements what
@@ -321,7 +329,7 @@ impl Listed {
 /// What a session may know when it is asked something: everything up to this moment.
 pub(crate) struct Moment<'a> {
     /// The true books.
-    pub(crate) truth: &'a Truth,
+    pub(crate) books: &'a dyn Books,
     /// What there is to subscribe to.
     pub(crate) listed: &'a Listed,
     /// The time.
@@ -330,8 +338,20 @@ pub(crate) struct Moment<'a> {
 
 impl Moment<'_> {
     /// The book of a symbol, once it is valid.
-    pub(crate) fn book(&self, symbol: &str) -> Option<&TruthBook> {
-        self.truth.book(symbol)
+    pub(crate) fn book(&self, symbol: &str) -> Option<Cow<'_, TruthBook>> {
+        self.books.book(symbol)
+    }
+}
+
+/// Who knows the true books, or makes them for who asks.
+pub(crate) trait Books {
+    /// The book of a symbol, once it is valid.
+    fn book(&self, symbol: &str) -> Option<Cow<'_, TruthBook>>;
+}
+
+impl Books for Truth {
+    fn book(&self, symbol: &str) -> Option<Cow<'_, TruthBook>> {
+        Self::book(self, symbol).map(Cow::Borrowed)
     }
 }
 
@@ -400,9 +420,46 @@ pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The levels of a side, each by `word`, with commas between.
-fn joined(levels: &[TruthLevel], word: impl FnMut(&TruthLevel) -> String) -> String {
-    levels.iter().map(word).collect::<Vec<_>>().join(",")
+/// Room for a message with all of these levels: it is made in one piece.
+fn room_for(levels: &Levels<'_>) -> String {
+    String::with_capacity(MESSAGE_BYTES + (levels.bids.len() + levels.asks.len()) * LEVEL_BYTES)
+}
+
+/// Appends the levels of a side, each as `word` appends it, with commas between.
+fn push_joined<'a>(
+    out: &mut String,
+    levels: impl IntoIterator<Item = &'a TruthLevel>,
+    mut word: impl FnMut(&mut String, &TruthLevel),
+) {
+    for (place, level) in levels.into_iter().enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        word(out, level);
+    }
+}
+
+/// The levels of a side, each as `word` appends it, with commas between.
+fn joined<'a>(
+    levels: impl IntoIterator<Item = &'a TruthLevel>,
+    word: impl FnMut(&mut String, &TruthLevel),
+) -> String {
+    let levels = levels.into_iter();
+    let mut out = String::with_capacity(levels.size_hint().0 * LEVEL_BYTES);
+    push_joined(&mut out, levels, word);
+    out
+}
+
+/// Appends a level as most venues write it: `["10.5","2"]`.
+fn push_pair(out: &mut String, level: &TruthLevel) {
+    for part in [r#"[""#, &level.px, r#"",""#, &level.qty, r#""]"#] {
+        out.push_str(part);
+    }
+}
+
+/// The levels of a side as most venues write them: `["10.5","2"],["10.4","1"]`.
+fn quoted_pairs<'a>(levels: impl IntoIterator<Item = &'a TruthLevel>) -> String {
+    joined(levels, push_pair)
 }
 
 /// Nothing is left at the price of this level.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use client::{connect, hear, http, say};
 
-use feed_sim::recording::{self, Kind, Line, Recording, StateRow};
+use feed_sim::record::{self, Example, Losses};
+use feed_sim::recording::{self, Kind, Line, LostLine, Recording, StateRow, Writer};
 use feed_sim::replay::{ReplayOptions, Speed, serve};
 use feed_sim::truth::{Truth, TruthBook, normalise};
 use feed_sim::venue::{Dialect, kraken, okx};
@@ -34,6 +35,30 @@ fn recordings() -> Option<PathBuf> {
     assert!(std::env::var_os("CI").is_none(), "CI needs the recordings");
     eprintln!("skipped: no recordings at {}; set TICKFAN_RECORDINGS", folder.display());
     None
+}
+
+/// The recording of USD-M with several symbols.
+const USDM_SYMBOLS: &str = "binance-usdm-4sym-20210722";
+/// That of Coinbase Exchange.
+const COINBASE: &str = "coinbase-exchange-10sym-20210417";
+
+/// One recording of each venue, that of USD-M as named: names and files, if there are any.
+fn one_of_each(usdm: &'static str) -> impl Iterator<Item = (&'static str, PathBuf)> {
+    let names = [
+        "binance-spot-4sym-20211012",
+        usdm,
+        "bitfinex-7sym-20210417",
+        "bybit-linear-4sym-20260809",
+        "coinbase-advanced-2sym-20260809",
+        COINBASE,
+        "deribit-10opt-20210722",
+        "kraken-v1-10sym-20210417",
+        "kraken-v2-derived-10sym-20210417",
+        "okx-3sym-20220513",
+    ];
+    recordings()
+        .into_iter()
+        .flat_map(move |folder| names.map(|name| (name, folder.join(format!("{name}.tsv.zst")))))
 }
 
 fn row(line: u64, symbol: &str, book: &TruthBook) -> StateRow {
@@ -67,6 +92,15 @@ fn every_state_is_reproduced(name: &str) {
     }
     assert_eq!(states.next(), None);
     assert_eq!(points.next(), None);
+}
+
+/// Where a venue that has images fetched has them.
+const fn depth_root(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::BinanceUsdm => "/fapi/v1",
+        Dialect::BinanceCoinm => "/dapi/v1",
+        _ => "/api/v3",
+    }
 }
 
 /// Plays the recording at full speed to one client that subscribed to everything in it.
@@ -113,11 +147,7 @@ fn the_whole_of_it_arrives(name: &str) {
         say(&mut socket, &request.to_string());
         hear(&mut socket);
     }
-    let root = match recording.dialect {
-        Dialect::BinanceUsdm => "/fapi/v1",
-        Dialect::BinanceCoinm => "/dapi/v1",
-        _ => "/api/v3",
-    };
+    let root = depth_root(recording.dialect);
     let fetch = |symbol: &str| {
         let target = format!("{root}/depth?symbol={symbol}&limit=1000");
         std::thread::spawn(move || http(address, "GET", &target))
@@ -264,6 +294,84 @@ fn the_last_books_are_sent_afresh(name: &str) {
             matches!(recording.dialect, Dialect::CoinbaseAdvanced | Dialect::Bitfinex);
         assert!(is_numbered_by_connection || fresh.id() == book.id(), "{symbol}");
     }
+}
+
+/// Recorded again from its replay, a recording of a real venue has the states that it had.
+#[test]
+fn the_states_are_the_same_when_it_is_recorded_again() {
+    for (name, path) in one_of_each(USDM_SYMBOLS) {
+        let mut writer = Writer::<Vec<u8>, Vec<u8>>::default();
+        record::replay(&Recording::open(&path).unwrap(), &[], &mut writer).unwrap();
+        let [_, again, _] = writer.into_texts();
+        let again = recording::states_from_text(str::from_utf8(&again).unwrap()).unwrap();
+        assert_eq!(by_symbol(again), by_symbol(recording::states(&path).unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn what_replay_says_to_try_brings_what_was_recorded() {
+    for (name, path) in one_of_each("binance-usdm-btcusdt-20240808") {
+        let recording = Recording::open(&path).unwrap();
+        let example = Example::of_recording(&recording);
+        let served = Arc::new(recording.clone());
+        // As fast as this client takes it.
+        let options = ReplayOptions { speed: Speed::Max, ..ReplayOptions::default() };
+        let address = client::background(move |listener| serve(listener, served, options));
+        let mut socket = connect(address, &example.target);
+        if let Some(request) = &example.request {
+            say(&mut socket, request);
+        }
+        if recording.dialect.fetches_images() {
+            // Without it nothing goes on, as for any client of that venue.
+            let root = depth_root(recording.dialect);
+            for symbol in recording.lines.iter().filter_map(Line::rest_symbol) {
+                let target = format!("{root}/depth?symbol={symbol}&limit=1000");
+                std::thread::spawn(move || http(address, "GET", &target));
+            }
+        }
+        let mut truth = Truth::new(recording.dialect);
+        let is_of_book = |text: String| {
+            let event = recording.dialect.fetches_images() && text.contains("depthUpdate");
+            let line = Line {
+                number: 1,
+                recv_ns: 0,
+                kind: Kind::Recv,
+                stream: String::new(),
+                payload: text.into(),
+            };
+            truth.apply_line(&line).is_some() || event
+        };
+        let heard = std::iter::repeat_with(|| hear(&mut socket)).take(2_000).any(is_of_book);
+        assert!(heard, "{name}: {example:?}");
+    }
+}
+
+/// Where a loss can first be known is what others found in the recordings of real venues.
+#[test]
+fn a_loss_is_proved_where_it_was_found_to_be() {
+    // Coinbase could not tell of one.
+    let told = |(name, _): &(&str, PathBuf)| *name != COINBASE;
+    for (name, path) in one_of_each(USDM_SYMBOLS).filter(told) {
+        let recording = Recording::open(&path).unwrap();
+        let found = recording::lost_lines(&path).unwrap();
+        assert!(found.len() >= 3, "{name}");
+        let mut losses = Losses::new(recording.dialect);
+        for line in &recording.lines {
+            losses.line(line, found.iter().any(|row| row.drop_line == line.number));
+        }
+        let named = |row| LostLine { recording: name.to_owned(), ..row };
+        let ours: Vec<LostLine> = losses.into_rows().into_iter().map(named).collect();
+        assert_eq!(ours, found, "{name}");
+    }
+}
+
+/// The checksums of each symbol's states, in order: lines and numbers of a connection are others.
+fn by_symbol(rows: Vec<StateRow>) -> HashMap<String, Vec<u32>> {
+    let mut states: HashMap<String, Vec<u32>> = HashMap::new();
+    for row in rows {
+        states.entry(row.symbol).or_default().push(row.crc_top20);
+    }
+    states
 }
 
 /// Every checksum that the venue sent is that of the true book after it.

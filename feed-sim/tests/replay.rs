@@ -137,6 +137,28 @@ fn a_dropped_line_is_missing_from_the_stream_and_not_from_the_truth() {
 }
 
 #[test]
+fn it_pauses_before_a_line_until_it_is_told_to_go_on() {
+    let lines = binance_lines();
+    for speed in [Speed::Max, Speed::X(1_000)] {
+        let options = ReplayOptions { speed, pause_before: Some(8), ..at_max() };
+        let address = start("binance-spot-test", &lines, options);
+        let mut socket = connect(address, "/stream?streams=btcusdt@depth@100ms");
+        let image = std::thread::spawn(move || http(address, "GET", DEPTH));
+        go(address);
+        for index in [1, 3, 6] {
+            assert_eq!(hear(&mut socket), payload(&lines[index]));
+        }
+        assert_eq!(image.join().unwrap().0, 200);
+        wait_for(address, r#""state":"paused","line":7,"#);
+        socket.send(Message::Ping("anything else".into())).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::Pong("anything else".into()), "it waits");
+        go(address);
+        assert_eq!(hear(&mut socket), payload(&lines[7]));
+        wait_for(address, "ended");
+    }
+}
+
+#[test]
 fn nonsense_is_answered_and_nobody_else_notices() {
     let lines = binance_lines();
     let address = start("binance-spot-test", &lines, at_max());

@@ -6,17 +6,24 @@
 #[path = "support/client.rs"]
 mod client;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use client::{connect, hear, http, say};
 use feed_sim::clock;
-use feed_sim::market::MarketOptions;
-use feed_sim::serve::serve;
+use feed_sim::exchange::ExchangeOptions;
+use feed_sim::serve::ServedExchange;
+use feed_sim::venue::Dialect;
 use serde_json::Value;
 
+fn serve(symbols: usize, rate: u32) -> SocketAddr {
+    let options = ExchangeOptions::of(Dialect::BinanceSpot, 1, symbols, clock::wall_ns());
+    let options = options.at_rate(rate);
+    client::background(move |listener| ServedExchange::new(options).serve(listener))
+}
+
 fn start() -> SocketAddr {
-    let options = MarketOptions { seed: 1, symbols: 3, rate: 500, start_ns: clock::wall_ns() };
-    client::background(move |listener| serve(listener, options))
+    serve(3, 500)
 }
 
 fn json(text: &str) -> Value {
@@ -34,7 +41,8 @@ fn it_lists_what_trades() {
     assert_eq!(listing["filters"][0]["tickSize"], "0.01000000");
     assert_eq!(listing["filters"][1]["stepSize"], "0.00001000");
     assert_eq!(http(address, "GET", "/api/v3/depth?symbol=NOPE").0, 400);
-    assert_eq!(http(address, "GET", "/truth?symbol=BTCUSDT&u=1").0, 404);
+    assert_eq!(http(address, "GET", "/truth?symbol=BTCUSDT&id=1").0, 404);
+    assert_eq!(http(address, "GET", "/truth?symbol=BTCUSDT&id=x").0, 400);
     let image = json(&http(address, "GET", "/api/v3/depth?symbol=BTCUSDT&limit=7").1);
     assert_eq!(image["bids"].as_array().unwrap().len(), 7);
 }
@@ -49,7 +57,7 @@ fn the_best_prices_on_the_stream_are_true() {
         let message = json(&hear(&mut socket));
         assert_eq!(message["stream"], "btcusdt@bookTicker");
         let data = &message["data"];
-        let truth = http(address, "GET", &format!("/truth?symbol=BTCUSDT&u={}", data["u"]));
+        let truth = http(address, "GET", &format!("/truth?symbol=BTCUSDT&id={}", data["u"]));
         let truth = json(&truth.1);
         assert_eq!(truth["u"], data["u"]);
         assert_eq!(truth["bids"][0], Value::from(vec![data["b"].clone(), data["B"].clone()]));
@@ -59,11 +67,43 @@ fn the_best_prices_on_the_stream_are_true() {
 
 #[test]
 fn a_client_that_does_not_read_is_closed_and_counted() {
-    let options = MarketOptions { seed: 1, symbols: 1, rate: 200_000, start_ns: clock::wall_ns() };
-    let address = client::background(move |listener| serve(listener, options));
+    let address = serve(1, 200_000);
     let names = "/stream?streams=btcusdt@bookTicker/btcusdt@trade/btcusdt@depth";
     let _deaf = connect(address, names);
     while !http(address, "GET", "/status").1.contains(r#""slow_closed":1"#) {
         std::thread::yield_now();
     }
+}
+
+fn post(address: SocketAddr, target: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn a_connection_is_broken_on_purpose_and_it_is_counted() {
+    let address = start();
+    let mut socket = connect(address, "/stream?streams=btcusdt@depth@100ms");
+    hear(&mut socket);
+    let calm = json(&http(address, "GET", "/faults").1);
+    assert_eq!(calm["faults"], Value::Array(Vec::new()));
+    let (status, _) = post(address, "/faults", r#"{"kind":"cut","symbol":"BTCUSDT","bytes":3}"#);
+    assert_eq!(status, 200);
+    while socket.read().is_ok() {}
+    let cut = &json(&http(address, "GET", "/faults").1)["faults"][0];
+    assert_eq!((&cut["kind"], &cut["happened"]), (&Value::from("cut"), &Value::from(1)));
+    assert_eq!(cut["strikes"][0]["symbol"], "BTCUSDT");
+    let (status, body) = post(address, "/faults", r#"{"kind":"cut","symbol":"NOPE"}"#);
+    assert_eq!(status, 400);
+    assert!(body.contains("there is no symbol NOPE"), "{body}");
 }

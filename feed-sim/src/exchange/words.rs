@@ -4,70 +4,15 @@
 //! Called by the exchange with plain values. Whatever more than one thing needs of a venue's words is
 //! in the file of the venue.
 
-use crate::random::Random;
-use crate::truth::{TruthBook, TruthLevel, normalise};
+use std::ops::Range;
+
+use super::manner::window;
+use super::{Exchange, Lie, Status, Symbol};
+use crate::truth::{Text, TruthBook, TruthLevel};
 use crate::venue::{
     Dialect, Levels, Print, binance, bitfinex, bybit, coinbase, coinbase_advanced, deribit, kraken,
     kraken_v1, okx, quoted,
 };
-
-use super::{Exchange, Lie, Status, Symbol};
-
-/// What is bought, by symbol: nothing that a venue spells in two ways.
-const BASES: [&str; 6] = ["ADA", "ETH", "SOL", "LTC", "DOT", "UNI"];
-
-/// The name of a symbol, and what is bought with it.
-pub(super) fn name(dialect: Dialect, index: usize) -> (String, &'static str) {
-    let base = BASES[index % BASES.len()];
-    let name = match dialect {
-        Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BybitSpot | Dialect::BybitLinear => {
-            format!("{base}USDT")
-        }
-        Dialect::BinanceCoinm => format!("{base}USD_PERP"),
-        Dialect::Coinbase | Dialect::CoinbaseAdvanced => format!("{base}-USD"),
-        Dialect::Kraken | Dialect::KrakenV1 => format!("{base}/USD"),
-        Dialect::Okx => format!("{base}-USDT"),
-        Dialect::Deribit => format!("{base}-PERPETUAL"),
-        Dialect::Bitfinex => format!("t{base}USD"),
-    };
-    (name, base)
-}
-
-/// To how many levels a side the venue cuts its books, without deletes for what falls out.
-pub(super) const fn cut_to(dialect: Dialect) -> Option<usize> {
-    match dialect {
-        Dialect::Kraken | Dialect::KrakenV1 => Exchange::depth(dialect),
-        _ => None,
-    }
-}
-
-/// Changes of a book say what the book hashes to.
-pub(super) const fn has_checksum(dialect: Dialect) -> bool {
-    matches!(dialect, Dialect::Kraken | Dialect::KrakenV1 | Dialect::Okx | Dialect::Bitfinex)
-}
-
-/// Changes say of each level whether it was there before.
-pub(super) const fn tells_actions(dialect: Dialect) -> bool {
-    matches!(dialect, Dialect::Deribit)
-}
-
-/// How far the number of a book goes with a change of it.
-pub(super) fn id_step(dialect: Dialect, random: &mut Random) -> u64 {
-    match dialect {
-        // Topics count by one.
-        Dialect::BybitSpot | Dialect::BybitLinear => 1,
-        _ => 1 + random.below(5),
-    }
-}
-
-/// The second number of a book, where it has two.
-pub(super) const fn order(dialect: Dialect, id: u64, order: u64) -> Option<u64> {
-    match dialect {
-        Dialect::Okx => Some(id),
-        Dialect::BybitSpot | Dialect::BybitLinear => Some(order),
-        _ => None,
-    }
-}
 
 /// The number of a symbol's book channel, before a connection gives its own; that of its trades is the
 /// next.
@@ -81,7 +26,7 @@ pub(super) fn introduction(dialect: Dialect, symbol: &str, index: usize) -> Vec<
         Dialect::Kraken => vec![format!(
             r#"{{"method":"subscribe","result":{{"channel":"book","symbol":{},"depth":{}}},"success":true}}"#,
             quoted(symbol),
-            cut_to(dialect).unwrap_or(0)
+            window(dialect).unwrap_or(0)
         )],
         Dialect::Bitfinex => ["book", "trades"]
             .into_iter()
@@ -92,15 +37,94 @@ pub(super) fn introduction(dialect: Dialect, symbol: &str, index: usize) -> Vec<
     }
 }
 
+/// A number in `10^-digits`, as the venue writes it.
+pub(super) fn decimal(dialect: Dialect, number: i64, digits: u32) -> Text {
+    let digits = digits.min(18) as usize;
+    let padding = if dialect.fetches_images() { 8usize.saturating_sub(digits) } else { 0 };
+    // Written from the last digit to the first: at most 20 before the point and 18 behind it.
+    let mut bytes = [b'0'; 40];
+    let (mut begin, mut end) = (bytes.len(), bytes.len());
+    let mut whole = number.unsigned_abs();
+    if digits + padding > 0 {
+        begin -= padding;
+        let one = POWERS[digits];
+        let fraction = whole % one;
+        whole /= one;
+        let point = begin - digits - 1;
+        write_before(&mut bytes, begin, fraction);
+        bytes[point] = b'.';
+        begin = point;
+    }
+    begin = write_before(&mut bytes, begin, whole).min(begin - 1);
+    // The others write as many digits as the step has.
+    if matches!(dialect, Dialect::Bitfinex | Dialect::Okx) && digits > 0 {
+        while bytes[end - 1] == b'0' {
+            end -= 1;
+        }
+        end -= usize::from(bytes[end - 1] == b'.');
+    }
+    Text::from_utf8(&bytes[begin..end]).unwrap_or_default()
+}
+
+/// Powers of ten.
+const POWERS: [u64; 19] = {
+    let (mut powers, mut digits) = ([1; 19], 1);
+    while digits < powers.len() {
+        powers[digits] = 10 * powers[digits - 1];
+        digits += 1;
+    }
+    powers
+};
+
+/// Writes a number so that its last digit stands before a place; returns where it begins. Of zero nothing is
+/// written.
+fn write_before(bytes: &mut [u8; 40], mut place: usize, mut number: u64) -> usize {
+    const PAIRS: [[u8; 2]; 100] = {
+        let (mut pairs, mut pair) = ([[b'0'; 2]; 100], 0);
+        while pair < 100 {
+            pairs[pair] = [b'0' + pair as u8 / 10, b'0' + pair as u8 % 10];
+            pair += 1;
+        }
+        pairs
+    };
+    while number >= 10 {
+        place -= 2;
+        bytes[place..place + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
+    }
+    if number > 0 {
+        place -= 1;
+        bytes[place] = b'0' + number as u8;
+    }
+    place
+}
+
+/// The part of a message that is the same on every connection, where that is not the whole.
+pub(super) fn inner(dialect: Dialect, text: &str) -> Option<Range<usize>> {
+    const DATA: &str = r#""data":"#;
+    let data = || Some(text.find(DATA)? + DATA.len());
+    match dialect {
+        Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
+            Some(data()?..text.len() - 1)
+        }
+        Dialect::Deribit => Some(data()?..text.len() - 2),
+        Dialect::KrakenV1 => Some(text.find(',')? + 1..text.len()),
+        Dialect::Bitfinex => Some(text.find(',')? + 1..text.len() - 1),
+        _ => None,
+    }
+}
+
 /// A change of a book, or its best, to be put into words.
 pub(super) struct Wording<'a> {
     pub(super) dialect: Dialect,
     pub(super) symbol: &'a Symbol,
     pub(super) channel: u64,
-    /// As it is after the change.
-    pub(super) book: &'a TruthBook,
+    /// The best levels of both sides after the change, where they are hashed.
+    pub(super) top: [&'a [TruthLevel]; 2],
     pub(super) bids: &'a [TruthLevel],
     pub(super) asks: &'a [TruthLevel],
+    /// Those of the changed levels that there were before, where that matters.
+    pub(super) before: &'a TruthBook,
     pub(super) at_ns: u64,
 }
 
@@ -115,10 +139,11 @@ impl Wording<'_> {
     }
 }
 
-/// A change of a book, that was `before` where that matters.
-pub(super) fn update(wording: &Wording<'_>, before: Option<&TruthBook>) -> Vec<String> {
-    let Wording { dialect, symbol, channel, book, bids, asks, at_ns } = *wording;
-    let (id, previous_id) = (symbol.id, symbol.previous_id);
+/// A change of a book.
+pub(super) fn update(wording: &Wording<'_>) -> Vec<String> {
+    let Wording { dialect, symbol, channel, top: [best_bids, best_asks], .. } = *wording;
+    let Wording { bids, asks, before, at_ns, .. } = *wording;
+    let (id, told_id) = (symbol.id, symbol.told_id);
     let levels = Levels { symbol: &symbol.name, bids, asks, at_ns };
     let one = match dialect {
         Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
@@ -126,23 +151,23 @@ pub(super) fn update(wording: &Wording<'_>, before: Option<&TruthBook>) -> Vec<S
         }
         Dialect::Coinbase => coinbase::update(&levels),
         Dialect::CoinbaseAdvanced => coinbase_advanced::update(&levels, 0),
-        Dialect::Kraken => kraken::update(&levels, wording.checksum(kraken::checksum(book))),
+        Dialect::Kraken => {
+            kraken::update(&levels, wording.checksum(kraken::checksum_of(best_bids, best_asks)))
+        }
         Dialect::KrakenV1 => {
-            let channel = kraken_book(channel, &symbol.name);
-            kraken_v1::update(&channel, &levels, wording.checksum(kraken::checksum(book)))
+            let checksum = wording.checksum(kraken::checksum_of(best_bids, best_asks));
+            kraken_v1::update(&kraken_book(channel, &symbol.name), &levels, checksum)
         }
         Dialect::Okx => {
-            let checksum = wording.checksum(okx::checksum(book).cast_unsigned()).cast_signed();
-            okx::update(&levels, checksum, Some((previous_id, id)))
+            let truth = okx::checksum_of(best_bids, best_asks).cast_unsigned();
+            okx::update(&levels, wording.checksum(truth).cast_signed(), Some((told_id, id)))
         }
         Dialect::BybitSpot | Dialect::BybitLinear => {
             bybit::update(Exchange::depth(dialect).unwrap_or(0), &levels, id, symbol.order)
         }
         Dialect::Deribit => {
-            let nothing = TruthBook::default();
-            let before = before.unwrap_or(&nothing);
             let channel = format!("book.{}.raw", symbol.name);
-            deribit::update(&channel, &levels, before, previous_id, id)
+            deribit::update(&channel, &levels, before, told_id, id)
         }
         Dialect::Bitfinex => return bitfinex_update(wording),
     };
@@ -150,7 +175,7 @@ pub(super) fn update(wording: &Wording<'_>, before: Option<&TruthBook>) -> Vec<S
 }
 
 fn kraken_book(channel: u64, pair: &str) -> kraken_v1::Channel {
-    let depth = cut_to(Dialect::KrakenV1).unwrap_or(0);
+    let depth = window(Dialect::KrakenV1).unwrap_or(0);
     kraken_v1::Channel { id: channel, name: format!("book-{depth}"), pair: pair.to_owned() }
 }
 
@@ -161,7 +186,8 @@ fn bitfinex_update(wording: &Wording<'_>) -> Vec<String> {
     let bids = wording.bids.iter().map(|level| word(Side::Bid, level));
     let asks = wording.asks.iter().map(|level| word(Side::Ask, level));
     let mut texts: Vec<String> = bids.chain(asks).collect();
-    let truth = bitfinex::checksum(wording.book);
+    let [best_bids, best_asks] = wording.top;
+    let truth = bitfinex::checksum(best_bids, best_asks);
     let checksum = wording.checksum(truth.cast_unsigned()).cast_signed();
     texts.push(bitfinex::checksum_message(wording.channel, checksum, None));
     texts
@@ -171,43 +197,37 @@ fn combined(stream: &str, data: &str) -> String {
     format!(r#"{{"stream":"{stream}","data":{data}}}"#)
 }
 
-fn pairs(levels: &[TruthLevel]) -> Vec<(String, String)> {
-    levels.iter().map(|level| (level.px.to_string(), level.qty.to_string())).collect()
-}
-
 fn binance_update(wording: &Wording<'_>) -> String {
     let Wording { dialect, symbol, bids, asks, at_ns, .. } = *wording;
     let stream = format!("{}@depth@100ms", symbol.name.to_lowercase());
     let update = binance::DepthUpdate {
         symbol: &symbol.name,
         at_ms: at_ns / 1_000_000,
-        // Futures count what is not told too.
-        first_id: symbol.previous_id + if dialect == Dialect::BinanceSpot { 1 } else { 2 },
+        first_id: symbol.first_id,
         last_id: symbol.id,
-        bids: pairs(bids),
-        asks: pairs(asks),
+        bids,
+        asks,
     };
     let data = match dialect {
         Dialect::BinanceSpot => update.data(),
-        _ => update.futures_data(symbol.previous_id),
+        _ => update.futures_data(symbol.told_id),
     };
     combined(&stream, &data)
 }
 
-/// The best of a book, where that is a stream of its own.
-pub(super) fn ticker(wording: &Wording<'_>, best: &[Option<TruthLevel>; 2]) -> Vec<String> {
-    let Wording { dialect, symbol, at_ns, .. } = *wording;
-    let (true, [Some(bid), Some(ask)]) = (dialect.fetches_images(), best) else {
-        return Vec::new();
-    };
-    let pair = |level: &TruthLevel| (level.px.to_string(), level.qty.to_string());
-    let (bid, ask) = (pair(bid), pair(ask));
+/// The best of a book.
+pub(super) fn ticker(
+    dialect: Dialect,
+    symbol: &Symbol,
+    [bid, ask]: &[TruthLevel; 2],
+    at_ns: u64,
+) -> String {
     let ticker = binance::BookTicker { symbol: &symbol.name, id: symbol.id, bid, ask };
     let data = match dialect {
         Dialect::BinanceSpot => ticker.data(),
         _ => ticker.futures_data(at_ns / 1_000_000),
     };
-    vec![combined(&format!("{}@bookTicker", symbol.name.to_lowercase()), &data)]
+    combined(&format!("{}@bookTicker", symbol.name.to_lowercase()), &data)
 }
 
 /// A trade to be put into words.
@@ -220,16 +240,16 @@ pub(super) struct PrintWording<'a> {
 }
 
 /// A trade.
-pub(super) fn trade(wording: &PrintWording<'_>) -> Vec<String> {
+pub(super) fn trade(wording: &PrintWording<'_>) -> String {
     let PrintWording { dialect, print, channel, order } = *wording;
-    let one = match dialect {
+    match dialect {
         Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
             let report = binance::TradeReport {
                 symbol: print.symbol,
                 at_ms: print.at_ns / 1_000_000,
                 id: print.id,
-                px: print.px.to_owned(),
-                qty: print.qty.to_owned(),
+                px: print.px,
+                qty: print.qty,
                 buyer_is_maker: !print.buyer_took,
             };
             combined(&format!("{}@trade", print.symbol.to_lowercase()), &report.data())
@@ -246,13 +266,40 @@ pub(super) fn trade(wording: &PrintWording<'_>) -> Vec<String> {
         Dialect::Deribit => {
             deribit::trade(&format!("trades.{}.raw", print.symbol), &print, print.id)
         }
-        Dialect::Bitfinex => {
-            let (px, qty) = (normalise(print.px), normalise(print.qty));
-            let print = Print { px: &px, qty: &qty, ..print };
-            bitfinex::trade(channel + 1, &print, None)
+        Dialect::Bitfinex => bitfinex::trade(channel + 1, &print, None),
+    }
+}
+
+/// What one order traded at one price, as one; where the venue joins trades so. The numbers are its own
+/// and those of its first and last trade.
+pub(super) fn aggregate(wording: &PrintWording<'_>, ids: [u64; 3]) -> Option<String> {
+    let PrintWording { dialect, print, .. } = wording;
+    let data = match dialect {
+        Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
+            binance::aggregate(*dialect, print, ids)
         }
+        _ => return None,
     };
-    vec![one]
+    Some(combined(&format!("{}{}", print.symbol.to_lowercase(), binance::AGGREGATES), &data))
+}
+
+/// The sign of life of a symbol, where the venue gives one.
+pub(super) fn symbol_heartbeat(
+    dialect: Dialect,
+    symbol: &Symbol,
+    index: usize,
+    counter: u64,
+    at_ns: u64,
+) -> Option<String> {
+    match dialect {
+        Dialect::Coinbase => {
+            Some(coinbase::heartbeat(&symbol.name, symbol.order, symbol.trade_id, at_ns))
+        }
+        Dialect::Bitfinex if counter.is_multiple_of(15) => {
+            Some(bitfinex::heartbeat(channel(index), None))
+        }
+        _ => None,
+    }
 }
 
 /// The sign of life of a whole connection, where the venue gives one every second.
@@ -305,24 +352,24 @@ pub(super) fn maintenance_notice(dialect: Dialect, begins: bool) -> Option<Strin
     }
 }
 
-/// One instrument of the list, its steps of price and quantity given.
-pub(super) fn listing(
-    dialect: Dialect,
-    name: &str,
-    base: &str,
-    (tick, lot): &(String, String),
-    symbol: &Symbol,
-) -> String {
-    let is_open = symbol.status == Status::Open;
+/// One instrument of the list.
+pub(super) fn listing(dialect: Dialect, symbol: &Symbol, status: Status) -> String {
+    let Symbol { name, base, .. } = symbol;
+    let [tick, lot] =
+        [symbol.px_digits, symbol.qty_digits].map(|digits| decimal(dialect, 1, digits));
+    let is_open = status == Status::Open;
     match dialect {
-        Dialect::BinanceSpot => binance::listing(name, base, "USDT", tick, lot),
+        Dialect::BinanceSpot => {
+            binance::listing(name, binance::status(is_open), [base, "USDT"], &tick, &lot)
+        }
         Dialect::BinanceUsdm | Dialect::BinanceCoinm => {
-            let (quote, status) = match dialect {
-                Dialect::BinanceUsdm => ("USDT", "status"),
-                _ => ("USD", "contractStatus"),
+            let (quote, margin, key) = match dialect {
+                Dialect::BinanceUsdm => ("USDT", "USDT", "status"),
+                _ => ("USD", base.as_str(), "contractStatus"),
             };
+            let status = binance::status(is_open);
             format!(
-                r#"{{"symbol":"{name}","{status}":"TRADING","baseAsset":"{base}","quoteAsset":"{quote}","contractType":"PERPETUAL","filters":[{{"filterType":"PRICE_FILTER","tickSize":"{tick}"}},{{"filterType":"LOT_SIZE","stepSize":"{lot}"}}]}}"#
+                r#"{{"symbol":"{name}","{key}":"{status}","pair":"{base}{quote}","baseAsset":"{base}","quoteAsset":"{quote}","marginAsset":"{margin}","contractType":"PERPETUAL","contractSize":1,"deliveryDate":4133404800000,"filters":[{{"filterType":"PRICE_FILTER","tickSize":"{tick}"}},{{"filterType":"LOT_SIZE","stepSize":"{lot}"}}]}}"#
             )
         }
         Dialect::Coinbase => format!(
@@ -334,13 +381,13 @@ pub(super) fn listing(
             !is_open
         ),
         Dialect::Kraken | Dialect::KrakenV1 => format!(
-            r#"{{"altname":"{base}USD","wsname":"{name}","pair_decimals":{},"lot_decimals":{},"tick_size":"{tick}","status":"{}"}}"#,
+            r#"{{"altname":"{base}USD","wsname":"{name}","base":"{base}","quote":"ZUSD","pair_decimals":{},"lot_decimals":{},"tick_size":"{tick}","status":"{}"}}"#,
             symbol.px_digits,
             symbol.qty_digits,
             if is_open { "online" } else { "maintenance" }
         ),
         Dialect::Okx => format!(
-            r#"{{"instId":"{name}","instType":"SPOT","state":"{}","tickSz":"{tick}","lotSz":"{lot}","baseCcy":"{base}","quoteCcy":"USDT"}}"#,
+            r#"{{"instId":"{name}","instType":"SPOT","minSz":"{lot}","state":"{}","tickSz":"{tick}","lotSz":"{lot}","baseCcy":"{base}","quoteCcy":"USDT"}}"#,
             if is_open { "live" } else { "suspend" }
         ),
         Dialect::BybitSpot | Dialect::BybitLinear => {

@@ -1,293 +1,393 @@
-//! Orders on one symbol → its book, its trades and what the venue says about them.
+//! One symbol: its own random numbers → orders, what they do to its book, and when the next one comes.
 //!
-//! Owned by the market. Every update id is one change of one level, so that each id names one exact
-//! state; the last ones are kept as steps back, from which any of those states can be made again.
+//! Owned by the market. Nothing here depends on another symbol: even the bursts that all have at the
+//! same moments are drawn by each for itself, from the same seed.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use tickfan_core::market::Side;
-
-use super::Message;
+use super::agenda::Agenda;
+use super::book::{Book, OrderId};
+use super::history::{History, Levels};
+use super::profile::{Preset, Profile, life_ns, lots};
+use super::{Change, Happened, Status, Trade};
 use crate::random::Random;
-use crate::truth::TruthBook;
-use crate::venue::binance::{BookTicker, DepthUpdate, TradeReport, fixed8};
 
-/// States that can be made again.
-const HISTORY_MAX: usize = 10_000;
-/// A side with fewer levels is filled up, one with more is thinned.
-const LEVELS_MIN: usize = 250;
-/// See [`LEVELS_MIN`].
-const LEVELS_MAX: usize = 700;
-/// Levels of a side at the start.
-const LEVELS_START: u64 = 400;
+/// How long something is put off that cannot happen while there is no market.
+const PUT_OFF_NS: u64 = 1_000_000_000;
+/// A burst lasts between these.
+const BURST_NS: (u64, u64) = (5_000_000, 50_000_000);
+/// How long it takes until the rush of an opening is half as large.
+const RUSH_HALF_NS: u64 = 2_000_000_000;
+/// How much faster than later orders come at an opening: two to this power.
+const RUSH_BITS: u64 = 4;
+/// What an order causes, it does so after one of these times in the mean.
+const ECHOES_NS: [u64; 4] = [150_000, 900_000, 6_000_000, 80_000_000];
+/// The same of what a trade causes.
+const CHASES_NS: [u64; 4] = [40_000, 200_000, 1_000_000, 4_000_000];
+/// The price is drawn back to where it began, by so many percent of the takers at most.
+const DRAW_MAX: i64 = 20;
+/// So many times as many ticks as at first a price has at most: eight digits more. Any price fits an i64
+/// then, with room for what is reckoned with it, and has no more than the 18 digits that are written.
+const FINENESS_MAX: i64 = 100_000_000;
 
-/// What a symbol is.
-#[derive(Debug, Clone)]
-pub(super) struct Profile {
-    pub(super) base: String,
-    pub(super) quote: &'static str,
-    /// Digits of a price behind its point; the tick is one of the last.
-    pub(super) px_digits: u32,
-    /// Digits of a quantity behind its point; the lot is one of the last.
-    pub(super) qty_digits: u32,
-    /// Where the price begins, in ticks.
-    pub(super) start_ticks: i64,
-}
-
-impl Profile {
-    pub(super) fn name(&self) -> String {
-        format!("{}{}", self.base, self.quote)
-    }
-}
-
-/// What a level was before an update.
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    is_bid: bool,
-    ticks: i64,
-    lots: i64,
+/// What comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// An order that nothing caused.
+    Order,
+    /// One that another caused.
+    Echo,
+    /// One that a trade caused, or another of these.
+    Chase,
+    /// One of a burst.
+    Rush,
+    /// The end of an order.
+    Withdrawal(OrderId),
+    Burst,
 }
 
 /// See the top of this file.
 #[derive(Debug)]
 pub(super) struct Symbol {
+    random: Random,
+    /// The same for all symbols.
+    bursts: Random,
+    profile: Profile,
+    /// Mean time between two orders that nothing caused.
+    order_pace_ns: u64,
+    /// The busiest has 1.
+    rank: u64,
+    levels: (usize, usize),
+    start_ticks: i64,
+    /// Sums up the times that the tick became finer.
+    fineness: i64,
+    pub(super) book: Book,
+    history: History,
+    due: Agenda<What>,
+    /// The newest order of each side that may be moved.
+    quotes: [Option<OrderId>; 2],
+    pub(super) status: Status,
+    is_crossed: bool,
+    opened_ns: Option<u64>,
+}
+
+/// What a symbol is made of.
+pub(super) struct Making {
+    pub(super) seed: u64,
+    pub(super) index: usize,
+    pub(super) symbols: usize,
+    pub(super) start_ns: u64,
+    pub(super) pace_ns: u64,
     pub(super) profile: Profile,
-    pub(super) name: String,
-    stream_prefix: String,
-    bids: BTreeMap<i64, i64>,
-    asks: BTreeMap<i64, i64>,
-    update_id: u64,
-    trade_id: u64,
-    history: VecDeque<Before>,
-    /// Changed since the last depth message: (is bid, ticks) → lots.
-    pending: BTreeMap<(bool, i64), i64>,
-    /// The update id up to which depth messages have told everything.
-    told_id: u64,
+    pub(super) preset: Preset,
+    pub(super) start_ticks: i64,
 }
 
 impl Symbol {
-    pub(super) fn new(profile: Profile, random: &mut Random) -> Self {
-        let name = profile.name();
-        let id = 1_000_000 + random.below(1_000_000);
+    pub(super) fn new(making: &Making) -> Self {
+        let Making { seed, index, symbols, start_ns, pace_ns, preset, start_ticks, .. } = *making;
+        let profile = making.profile.under(preset);
+        let rank = index as u64 + 1;
+        // Who trades less has less on offer.
+        let thinned = |levels: usize| (levels * 8 / (8 + index)).max(levels.min(30));
         let mut symbol = Self {
-            stream_prefix: name.to_lowercase(),
-            name,
-            bids: BTreeMap::new(),
-            asks: BTreeMap::new(),
-            update_id: id,
-            trade_id: random.below(1_000_000),
-            history: VecDeque::new(),
-            pending: BTreeMap::new(),
-            told_id: id,
+            random: Random::of(seed, rank),
+            bursts: Random::of(seed, 0),
             profile,
+            order_pace_ns: order_pace_ns(&profile, pace_ns.max(1).saturating_mul(rank)),
+            rank,
+            levels: (thinned(profile.levels.0), thinned(profile.levels.1)),
+            start_ticks,
+            fineness: 1,
+            book: Book::default(),
+            history: History::new(symbols),
+            due: Agenda::new(start_ns),
+            quotes: [None; 2],
+            status: Status::Open,
+            is_crossed: false,
+            opened_ns: (preset == Preset::Open).then_some(start_ns),
         };
-        let (mut bid, mut ask) = (symbol.profile.start_ticks, symbol.profile.start_ticks + 1);
-        for _ in 0..LEVELS_START {
-            if bid > 0 {
-                symbol.bids.insert(bid, lots(random));
+        let (mut bid, mut ask) = (start_ticks, start_ticks + 1);
+        for _ in 0..symbol.levels.0.midpoint(symbol.levels.1) {
+            for (is_bid, ticks) in [(true, bid), (false, ask)] {
+                let lots = lots(&mut symbol.random);
+                symbol.book.rest(is_bid, ticks, lots, start_ns);
             }
-            symbol.asks.insert(ask, lots(random));
-            bid -= 1 + random.skewed(2) as i64;
-            ask += 1 + random.skewed(2) as i64;
+            bid = (bid - 1 - symbol.random.skewed(2) as i64).max(1);
+            ask += 1 + symbol.random.skewed(2) as i64;
         }
+        let first_ns = start_ns + symbol.random.exponential(symbol.order_pace_ns);
+        symbol.due.push(first_ns, What::Order);
+        symbol.await_burst(start_ns);
         symbol
     }
 
-    /// Something happens: a trade, an order, or the end of one. Returns what the venue says at once.
-    pub(super) fn act(&mut self, at_ns: u64, random: &mut Random) -> Vec<Message> {
-        let before = self.best();
-        let mut messages = Vec::new();
-        let is_bid = random.coin();
-        let levels = if is_bid { self.bids.len() } else { self.asks.len() };
-        match random.below(100) {
-            0..12 if levels > LEVELS_MIN / 2 => self.trade(is_bid, at_ns, random, &mut messages),
-            12..55 if levels < LEVELS_MAX => self.place(is_bid, random),
-            _ if levels < LEVELS_MIN => self.deepen(is_bid, random),
-            _ => self.cancel(is_bid, random),
-        }
-        let after = self.best();
-        if after != before {
-            messages.push(self.book_ticker(after));
-        }
-        messages
+    /// When something happens next.
+    pub(super) fn next_ns(&self) -> u64 {
+        self.due.next_ns().unwrap_or(u64::MAX)
     }
 
-    /// Changes wait to be told in a depth message.
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// What changed since the last depth message.
-    pub(super) fn depth_update(&mut self, at_ns: u64) -> Message {
-        let pending = std::mem::take(&mut self.pending);
-        let first_id = self.told_id + 1;
-        self.told_id = self.update_id;
-        let side = |is_bid| {
-            let levels = pending.iter().filter(move |((bid, _), _)| *bid == is_bid);
-            levels.map(|((_, ticks), lots)| (self.px(*ticks), self.qty(*lots))).collect()
-        };
-        let update = DepthUpdate {
-            symbol: &self.name,
-            at_ms: at_ns / 1_000_000,
-            first_id,
-            last_id: self.update_id,
-            bids: side(true),
-            asks: side(false),
-        };
-        Message::new(format!("{}@depth@100ms", self.stream_prefix), &update.data())
-    }
-
-    /// The book as it was at an update id, or as it is; `None` for an id that is not known any more
-    /// or not yet.
-    pub(super) fn truth(&self, update_id: Option<u64>) -> Option<TruthBook> {
-        let update_id = update_id.unwrap_or(self.update_id);
-        let steps_back = usize::try_from(self.update_id.checked_sub(update_id)?).ok()?;
-        if steps_back > self.history.len() {
-            return None;
+    /// What is next happens.
+    pub(super) fn step(&mut self, happened: &mut Happened) {
+        let Some((now_ns, what)) = self.due.pop() else { return };
+        if what == What::Order {
+            let pause_ns = self.random.exponential(self.order_pace_ns);
+            let next_ns = now_ns.saturating_add((pause_ns >> self.rush(now_ns)).max(1));
+            self.due.push(next_ns, What::Order);
         }
-        let (mut bids, mut asks) = (self.bids.clone(), self.asks.clone());
-        for before in self.history.iter().rev().take(steps_back) {
-            let levels = if before.is_bid { &mut bids } else { &mut asks };
-            set(levels, before.ticks, before.lots);
+        if self.status != Status::Open || self.is_crossed {
+            match what {
+                What::Withdrawal(_) => self.due.push(now_ns + PUT_OFF_NS, what),
+                What::Burst => self.await_burst(now_ns),
+                What::Order | What::Echo | What::Chase | What::Rush => {}
+            }
+            return;
         }
-        let mut book = TruthBook::default();
-        book.set_id(update_id);
-        for (side, levels) in [(Side::Bid, &bids), (Side::Ask, &asks)] {
-            for (ticks, lots) in levels {
-                book.set(side, &self.px(*ticks), &self.qty(*lots));
+        match what {
+            What::Withdrawal(id) => self.withdraw(id, now_ns, happened),
+            What::Burst => {
+                self.burst(now_ns);
+                self.await_burst(now_ns);
+            }
+            What::Order | What::Echo | What::Chase | What::Rush => {
+                self.act(what, now_ns, happened);
+                let Profile { branching_percent, chases_percent, .. } = self.profile;
+                match what {
+                    // A burst is all that there is to it.
+                    What::Rush => {}
+                    What::Chase => self.cause(branching_percent, What::Chase, now_ns),
+                    _ => {
+                        self.cause(branching_percent, What::Echo, now_ns);
+                        if !happened.trades.is_empty() {
+                            self.cause(chases_percent, What::Chase, now_ns);
+                        }
+                    }
+                }
             }
         }
-        Some(book)
     }
 
-    pub(super) const fn update_id(&self) -> u64 {
-        self.update_id
+    /// Both sides at a name that was given to them, or as they are.
+    pub(super) fn levels(&self, name: Option<u64>) -> Option<Levels> {
+        self.history.levels(&self.book, name)
     }
 
-    pub(super) fn px(&self, ticks: i64) -> String {
-        fixed8(ticks, self.profile.px_digits)
+    /// The state as it is has this name from now on.
+    pub(super) fn mark(&mut self, name: u64) {
+        self.history.mark(name);
     }
 
-    pub(super) fn qty(&self, lots: i64) -> String {
-        fixed8(lots, self.profile.qty_digits)
+    pub(super) fn set_status(&mut self, status: Status, now_ns: u64) {
+        if status == Status::Open && self.status != Status::Open {
+            self.opened_ns = Some(now_ns);
+        }
+        self.status = status;
     }
 
-    /// A market order takes what the best levels of a side offer.
-    fn trade(
-        &mut self,
-        is_bid: bool,
-        at_ns: u64,
-        random: &mut Random,
-        messages: &mut Vec<Message>,
-    ) {
-        let Some((_, best_lots)) = self.best_of(is_bid) else { return };
-        // Usually a part of the best level, now and then a sweep of several.
-        let sweep = if random.percent(10) { 8 } else { 1 };
-        let mut wanted = 1 + random.below(best_lots.unsigned_abs() * sweep + 1) as i64;
-        while wanted > 0
-            && let Some((ticks, offered)) = self.best_of(is_bid)
-        {
-            let taken = wanted.min(offered);
-            wanted -= taken;
-            self.change(is_bid, ticks, offered - taken);
-            self.trade_id += 1;
-            let report = TradeReport {
-                symbol: &self.name,
-                at_ms: at_ns / 1_000_000,
-                id: self.trade_id,
-                px: self.px(ticks),
-                qty: self.qty(taken),
-                buyer_is_maker: is_bid,
-            };
-            let stream = format!("{}@trade", self.stream_prefix);
-            messages.push(Message::new(stream, &report.data()));
+    /// All prices become this many times as many ticks; false and nothing where they would be too many.
+    pub(super) fn refine(&mut self, times: i64) -> bool {
+        let fineness = self.fineness.saturating_mul(times);
+        let is_possible = fineness <= FINENESS_MAX;
+        if is_possible {
+            self.fineness = fineness;
+            self.start_ticks *= times;
+            self.book.refine(times);
+            self.history.refine(times);
+        }
+        is_possible
+    }
+
+    /// A bid rests above the best offer, and nobody trades until [`Symbol::uncross`].
+    pub(super) fn cross(&mut self, now_ns: u64, happened: &mut Happened) {
+        if let Some((ask, _)) = self.book.best(false) {
+            self.is_crossed = true;
+            self.rest(true, ask + 1, now_ns, happened);
         }
     }
 
-    /// A limit order joins a level, opens one, or narrows the spread. It never crosses.
-    fn place(&mut self, is_bid: bool, random: &mut Random) {
-        let (Some((bid, _)), Some((ask, _))) = (self.best_of(true), self.best_of(false)) else {
+    /// Takes the best bid away while it crosses; whether it did.
+    pub(super) fn uncross(&mut self, happened: &mut Happened) -> bool {
+        let (Some((bid, lots)), Some((ask, _))) = (self.book.best(true), self.book.best(false))
+        else {
+            return false;
+        };
+        if bid < ask {
+            self.is_crossed = false;
+            return false;
+        }
+        self.note(true, bid, lots, happened);
+        self.book.take(true, bid, lots, |_| {});
+        true
+    }
+
+    /// An order comes at the best bid.
+    pub(super) fn nudge(&mut self, now_ns: u64, happened: &mut Happened) {
+        let ticks = self.book.best(true).map_or(1, |(ticks, _)| ticks);
+        self.rest(true, ticks, now_ns, happened);
+    }
+
+    /// A burst begins now.
+    pub(super) fn burst(&mut self, now_ns: u64) {
+        let lasts_ns = BURST_NS.0 + self.bursts.below(BURST_NS.1 - BURST_NS.0);
+        let orders =
+            (1 << self.profile.burst_bits) / 2 + self.bursts.skewed(self.profile.burst_bits);
+        for _ in 0..self.random.poisson(100 * orders / self.rank) {
+            let at_ns = now_ns + 1 + self.random.below(lasts_ns);
+            self.due.push(at_ns, What::Rush);
+        }
+    }
+
+    /// So many orders in a hundred cases follow.
+    fn cause(&mut self, percent: u64, what: What, now_ns: u64) {
+        for _ in 0..self.random.poisson(percent) {
+            let delays = if what == What::Chase { &CHASES_NS } else { &ECHOES_NS };
+            let mean_ns = delays[self.random.below(delays.len() as u64) as usize];
+            let at_ns = now_ns + 1 + self.random.exponential(mean_ns);
+            self.due.push(at_ns, what);
+        }
+    }
+
+    fn await_burst(&mut self, now_ns: u64) {
+        let at_ns = now_ns.saturating_add(self.bursts.exponential(self.profile.burst_every_ns));
+        self.due.push(at_ns, What::Burst);
+    }
+
+    /// How much faster than usual orders come, as a power of two.
+    fn rush(&self, now_ns: u64) -> u64 {
+        let passed = self.opened_ns.map_or(u64::MAX, |since| (now_ns - since) / RUSH_HALF_NS);
+        RUSH_BITS.saturating_sub(passed)
+    }
+
+    /// An order comes.
+    fn act(&mut self, what: What, now_ns: u64, happened: &mut Happened) {
+        let is_bid = self.random.coin();
+        let takers = match what {
+            What::Rush => 0,
+            What::Chase => self.profile.chasing_takers_permille,
+            _ => self.profile.takers_permille,
+        };
+        if self.random.below(1_000) < takers {
+            return self.take(now_ns, happened);
+        }
+        let depth = self.book.depth(is_bid);
+        if depth < self.levels.0 {
+            return self.deepen(is_bid, now_ns, happened);
+        }
+        if depth > self.levels.1 {
+            if let Some(id) = self.book.oldest_of_worst(is_bid) {
+                self.withdraw(id, now_ns, happened);
+            }
             return;
-        };
-        let room = (ask - bid - 1).unsigned_abs();
-        let ticks = if room > 0 && random.percent(30 + room.min(50)) {
-            let step = 1 + random.below(room) as i64;
-            if is_bid { bid + step } else { ask - step }
-        } else {
-            let distance = random.skewed(9) as i64;
-            if is_bid { (bid - distance).max(1) } else { ask + distance }
-        };
-        let side = if is_bid { &self.bids } else { &self.asks };
-        let held = side.get(&ticks).copied().unwrap_or(0);
-        self.change(is_bid, ticks, held + lots(random));
+        }
+        if self.random.percent(self.profile.requotes_percent)
+            && let Some(id) = self.quotes[usize::from(is_bid)].take()
+        {
+            self.withdraw(id, now_ns, happened);
+        }
+        let Some(ticks) = self.place(is_bid, what) else { return };
+        let id = self.rest(is_bid, ticks, now_ns, happened);
+        self.quotes[usize::from(is_bid)] = Some(id);
+        let life_ns = life_ns(&mut self.random);
+        self.due.push(now_ns + life_ns, What::Withdrawal(id));
     }
 
-    /// A limit order opens a level below all others of its side.
-    fn deepen(&mut self, is_bid: bool, random: &mut Random) {
-        let step = 1 + random.skewed(2) as i64;
-        let ticks = if is_bid {
-            self.bids.first_key_value().map(|(ticks, _)| (ticks - step).max(1))
-        } else {
-            self.asks.last_key_value().map(|(ticks, _)| ticks + step)
+    /// Where an order rests: it never crosses.
+    fn place(&mut self, is_bid: bool, what: What) -> Option<i64> {
+        let ((bid, _), (ask, _)) = (self.book.best(true)?, self.book.best(false)?);
+        let room = ask - bid - 1;
+        let is_rush = what == What::Rush;
+        let at_best = match what {
+            What::Rush => 1,
+            What::Chase => self.profile.chasing_at_best_percent,
+            _ => self.profile.at_best_percent,
         };
-        if let Some(ticks) = ticks {
-            self.change(is_bid, ticks, lots(random));
+        if room > 0 && self.random.percent(at_best + room.min(40) as u64) {
+            // Nearer to its own side.
+            let step = 1 + self.random.below((room as u64).min(4 * self.fineness as u64)) as i64;
+            return Some(if is_bid { bid + step } else { ask - step });
+        }
+        let distance = if self.random.percent(at_best) {
+            0
+        } else {
+            let bits = self.profile.distance_bits;
+            let drawn =
+                if is_rush { self.random.below(1 << bits) } else { self.random.skewed(bits) };
+            1 + drawn as i64 * self.fineness
+        };
+        let ticks = if is_bid { bid - distance } else { ask + distance };
+        (ticks > 0).then_some(ticks)
+    }
+
+    /// An order takes what others offer: a part of the best, or a sweep. What it does not get, it does
+    /// not wait for.
+    fn take(&mut self, now_ns: u64, happened: &mut Happened) {
+        let drift = self.book.best(true).map_or(0, |(bid, _)| bid - self.start_ticks);
+        let draw = (drift.saturating_mul(400) / self.start_ticks.max(1)).clamp(-DRAW_MAX, DRAW_MAX);
+        let takes_bids = self.random.below(100) < (50 + draw) as u64;
+        let Some((best, offered)) = self.book.best(takes_bids) else { return };
+        let is_sweep = self.random.percent(self.profile.sweeps_percent);
+        let wanted = if is_sweep {
+            let orders = 3 + self.random.skewed(self.profile.sweep_bits);
+            self.book.lots_of_first(takes_bids, orders)
+        } else {
+            1 + self.random.below(offered.unsigned_abs()) as i64
+        };
+        let reach =
+            if self.profile.is_single { 0 } else { 1 << self.profile.distance_bits.min(20) };
+        let limit = if takes_bids { best - reach } else { best + reach };
+        let mut left = wanted;
+        // Level by level, so that each is one change; never the last one of a side.
+        while left > 0
+            && self.book.depth(takes_bids) > 1
+            && let Some((ticks, was)) = self.book.best(takes_bids)
+            && if takes_bids { ticks >= limit } else { ticks <= limit }
+        {
+            self.note(takes_bids, ticks, was, happened);
+            left = self.book.take(takes_bids, ticks, left, |fill| {
+                let buyer_took = !takes_bids;
+                happened.trades.push(Trade { ticks: fill.ticks, lots: fill.lots, buyer_took });
+                happened.lives_ns.extend(fill.born_ns.map(|born_ns| now_ns - born_ns));
+            });
         }
     }
 
-    /// An order is withdrawn, the whole level or a part of it. A thick side loses what is deep.
-    fn cancel(&mut self, is_bid: bool, random: &mut Random) {
-        let side = if is_bid { &self.bids } else { &self.asks };
-        let index = if side.len() >= LEVELS_MAX {
-            side.len() - 1 - random.below(100) as usize
-        } else {
-            (random.skewed(8) as usize).min(side.len().saturating_sub(1))
-        };
-        let level = if is_bid { side.iter().rev().nth(index) } else { side.iter().nth(index) };
-        let Some((&ticks, &held)) = level else { return };
-        let left = if random.percent(40) { random.below(held.unsigned_abs()) as i64 } else { 0 };
-        self.change(is_bid, ticks, left);
+    /// An order that stays opens a level below all others of its side.
+    fn deepen(&mut self, is_bid: bool, now_ns: u64, happened: &mut Happened) {
+        let step = (1 + self.random.skewed(2) as i64) * self.fineness;
+        let Some(worst) = self.book.worst(is_bid) else { return };
+        let ticks = if is_bid { (worst - step).max(1) } else { worst + step };
+        self.rest(is_bid, ticks, now_ns, happened);
     }
 
-    /// The only way in which the book changes: one level, one update id.
-    fn change(&mut self, is_bid: bool, ticks: i64, lots: i64) {
-        let side = if is_bid { &mut self.bids } else { &mut self.asks };
-        let before = set(side, ticks, lots);
-        if self.history.len() == HISTORY_MAX {
-            self.history.pop_front();
+    fn rest(&mut self, is_bid: bool, ticks: i64, now_ns: u64, happened: &mut Happened) -> OrderId {
+        let lots = lots(&mut self.random);
+        let (id, was) = self.book.rest(is_bid, ticks, lots, now_ns);
+        self.note(is_bid, ticks, was, happened);
+        id
+    }
+
+    fn withdraw(&mut self, id: OrderId, now_ns: u64, happened: &mut Happened) {
+        let Some((is_bid, ticks)) = self.book.place_of(id) else { return };
+        if self.book.depth(is_bid) < 2 {
+            return;
         }
-        self.history.push_back(Before { is_bid, ticks, lots: before });
-        self.pending.insert((is_bid, ticks), lots);
-        self.update_id += 1;
+        if let Some((born_ns, was)) = self.book.withdraw(id) {
+            self.note(is_bid, ticks, was, happened);
+            happened.lives_ns.push(now_ns - born_ns);
+        }
     }
 
-    fn best_of(&self, is_bid: bool) -> Option<(i64, i64)> {
-        let best = if is_bid { self.bids.last_key_value() } else { self.asks.first_key_value() };
-        best.map(|(ticks, lots)| (*ticks, *lots))
-    }
-
-    fn best(&self) -> [(i64, i64); 2] {
-        [true, false].map(|is_bid| self.best_of(is_bid).unwrap_or_default())
-    }
-
-    fn book_ticker(&self, [bid, ask]: [(i64, i64); 2]) -> Message {
-        let ticker = BookTicker {
-            symbol: &self.name,
-            id: self.update_id,
-            bid: (self.px(bid.0), self.qty(bid.1)),
-            ask: (self.px(ask.0), self.qty(ask.1)),
-        };
-        Message::new(format!("{}@bookTicker", self.stream_prefix), &ticker.data())
+    /// A level is another than it was.
+    fn note(&mut self, is_bid: bool, ticks: i64, was: i64, happened: &mut Happened) {
+        self.history.push(is_bid, ticks, was);
+        happened.changes.push(Change { is_bid, ticks, was });
     }
 }
 
-/// Sets a level; returns what it was.
-fn set(levels: &mut BTreeMap<i64, i64>, ticks: i64, lots: i64) -> i64 {
-    let before = if lots == 0 { levels.remove(&ticks) } else { levels.insert(ticks, lots) };
-    before.unwrap_or(0)
-}
-
-/// The size of an order: most are small, some are a hundred times as large.
-fn lots(random: &mut Random) -> i64 {
-    1 + random.skewed(14) as i64
+/// Mean time between two orders that nothing caused, out of that between any two things: half of what
+/// happens are ends of orders.
+const fn order_pace_ns(profile: &Profile, pace_ns: u64) -> u64 {
+    let Profile { branching_percent, takers_permille, chases_percent, .. } = *profile;
+    // Each of them causes so many others, in hundredths, and so many of those that chase.
+    let caused = 10_000 / (100 - branching_percent);
+    let chased = takers_permille * chases_percent / (100 - branching_percent);
+    (pace_ns as u128 * 2 * caused as u128 * (1_000 + chased) as u128 / 100_000) as u64
 }

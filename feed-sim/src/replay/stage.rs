@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::script::{Cue, Script};
 use crate::door::{Outbox, Target};
 use crate::recording::{Line, Recording};
-use crate::truth::Truth;
+use crate::truth::{Changed, Truth, TruthBook};
 use crate::venue::{Dialect, Message, Moment, Session, binance};
 
 /// Requests that may wait for one symbol's image.
@@ -26,6 +26,8 @@ pub(super) enum State {
     Waiting,
     /// On its way.
     Running,
+    /// Before a line at which it was to stop.
+    Paused,
     /// At the end of the recording.
     Ended,
 }
@@ -35,6 +37,7 @@ impl State {
         match self {
             Self::Waiting => "waiting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Ended => "ended",
         }
     }
@@ -80,7 +83,7 @@ struct ImageDesk {
 /// See the top of this file.
 pub(super) struct Stage {
     pub(super) state: State,
-    /// `POST /replay/start` came.
+    /// `POST /replay/start` came, and nothing paused it since.
     pub(super) is_asked_to_start: bool,
     /// How many lines were played.
     pub(super) position: usize,
@@ -118,6 +121,17 @@ impl Stage {
         *self = Self { opened, ..Self::new(recording, script) };
     }
 
+    /// Stops where it is, until it is asked to start anew.
+    pub(super) fn pause(&mut self) {
+        self.state = State::Paused;
+        self.is_asked_to_start = false;
+    }
+
+    /// The book of a symbol as it is, once it is valid.
+    pub(super) fn book(&self, symbol: &str) -> Option<&TruthBook> {
+        self.truth.book(symbol)
+    }
+
     pub(super) fn subscriptions(&self) -> usize {
         self.clients.values().map(|client| client.session.subscriptions()).sum()
     }
@@ -148,13 +162,20 @@ impl Stage {
         }
     }
 
-    /// Plays the next line; `is_dropped`: the truth learns of it, the clients do not.
-    pub(super) fn play(&mut self, line: &Line, script: &Script, cue: &Cue, is_dropped: bool) {
+    /// Plays the next line; `is_dropped`: the truth learns of it, the clients do not. Says whose book it
+    /// changed, if anybody's.
+    pub(super) fn play(
+        &mut self,
+        line: &Line,
+        script: &Script,
+        cue: &Cue,
+        is_dropped: bool,
+    ) -> Option<Changed> {
+        let changed = self.truth.apply_line(line);
         match cue {
-            Cue::Nothing => drop(self.truth.apply_line(line)),
+            Cue::Nothing => {}
             Cue::Message(message) => self.play_message(line, script, message, is_dropped),
             Cue::Image(symbol) => {
-                self.truth.apply_line(line);
                 if let Some(desk) = self.images.get_mut(symbol) {
                     desk.is_played = true;
                     for waiter in desk.waiting.drain(..) {
@@ -165,12 +186,12 @@ impl Stage {
             }
         }
         self.position += 1;
+        changed
     }
 
     fn play_message(&mut self, line: &Line, script: &Script, message: &Message, is_dropped: bool) {
-        self.truth.apply_line(line);
         let listed = &script.listed;
-        let moment = Moment { truth: &self.truth, listed, at_ns: line.recv_ns };
+        let moment = Moment { books: &self.truth, listed, at_ns: line.recv_ns };
         for client in self.clients.values_mut() {
             if !client.session.has(&message.key) {
                 continue;
@@ -200,7 +221,7 @@ impl Stage {
     /// Obeys one message of a client and puts the replies into its outbox.
     pub(super) fn message(&mut self, connection: u64, text: &str, script: &Script, at_ns: u64) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
-        let moment = Moment { truth: &self.truth, listed: &script.listed, at_ns };
+        let moment = Moment { books: &self.truth, listed: &script.listed, at_ns };
         for reply in client.session.hear(text, &moment) {
             client.outbox.push_text(reply);
         }

@@ -12,8 +12,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
-use crate::truth::TruthBook;
-use crate::venue::{Dialect, Message, Moment, Recorded};
+use crate::truth::{TruthBook, TruthLevel};
+use crate::venue::{Dialect, Message, Moment, Print, Recorded, quoted_pairs};
+
+/// How the streams of joined trades are called, behind their symbol.
+pub(crate) const AGGREGATES: &str = "@aggTrade";
 
 /// Streams that one connection may have.
 const STREAMS_MAX: usize = 1024;
@@ -87,12 +90,6 @@ impl super::Reader for Reader {
     }
 }
 
-/// The stream that a combined message is of, and the message without its wrapper.
-pub(crate) fn unwrap_combined(payload: &Bytes) -> Option<(&str, Bytes)> {
-    let combined: Combined<'_> = serde_json::from_slice(payload).ok()?;
-    Some((combined.stream, payload.slice_ref(combined.data.get().as_bytes())))
-}
-
 /// What a stream's name is compared by. The diff depth is one stream whatever its speed, because a
 /// recording, like the synthetic market, has it at one speed only.
 pub(crate) fn stream_key(stream: &str) -> String {
@@ -148,11 +145,6 @@ impl Session {
     /// The client subscribed to the stream with this key.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.streams.contains_key(key)
-    }
-
-    /// The connection gets messages in the wrapper of a combined stream.
-    pub(crate) const fn is_combined(&self) -> bool {
-        self.combined
     }
 
     /// How many streams the client subscribed to.
@@ -253,6 +245,19 @@ pub(crate) fn depth_limit(dialect: Dialect, asked: Option<usize>) -> usize {
     asked.unwrap_or(default).clamp(1, deepest)
 }
 
+/// Request weight of the list of instruments on spot.
+pub(crate) const LIST_WEIGHT: usize = 20;
+
+/// Request weight of an image so deep, on spot.
+pub(crate) const fn depth_weight(limit: usize) -> usize {
+    match limit {
+        0..=100 => 5,
+        101..=500 => 25,
+        501..=1000 => 50,
+        _ => 250,
+    }
+}
+
 /// The REST body of a book, its `limit` best levels a side.
 pub(crate) fn depth_body(
     dialect: Dialect,
@@ -272,25 +277,15 @@ pub(crate) fn depth_body(
         }
         _ => Ok(()),
     };
-    out.push_str(r#""bids":["#);
-    push_levels(&mut out, book, Side::Bid, limit);
-    out.push_str(r#"],"asks":["#);
-    push_levels(&mut out, book, Side::Ask, limit);
-    out.push_str("]}");
+    push_sides(&mut out, book, limit);
     out
 }
 
-fn push_levels(out: &mut String, book: &TruthBook, side: Side, limit: usize) {
-    for (index, level) in book.levels(side).take(limit).enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(out, r#"{comma}["{}","{}"]"#, level.px, level.qty);
-    }
-}
-
-/// A number in `10^-digits`, as Binance spot writes it: with 8 digits behind the point.
-pub(crate) fn fixed8(number: i64, digits: u32) -> String {
-    let scaled = i128::from(number) * 10i128.pow(8u32.saturating_sub(digits));
-    format!("{}.{:08}", scaled / 100_000_000, scaled % 100_000_000)
+/// The end of a body: both sides of a book.
+fn push_sides(out: &mut String, book: &TruthBook, limit: usize) {
+    let [bids, asks] =
+        [Side::Bid, Side::Ask].map(|side| quoted_pairs(book.levels(side).take(limit)));
+    out.extend([r#""bids":["#, &bids, r#"],"asks":["#, &asks, "]}"]);
 }
 
 /// A change of a book on spot.
@@ -303,10 +298,10 @@ pub(crate) struct DepthUpdate<'a> {
     pub(crate) first_id: u64,
     /// The last update id in it.
     pub(crate) last_id: u64,
-    /// Price and quantity of changed bids.
-    pub(crate) bids: Vec<(String, String)>,
-    /// Price and quantity of changed asks.
-    pub(crate) asks: Vec<(String, String)>,
+    /// The changed bids.
+    pub(crate) bids: &'a [TruthLevel],
+    /// The changed asks.
+    pub(crate) asks: &'a [TruthLevel],
 }
 
 impl DepthUpdate<'_> {
@@ -335,12 +330,7 @@ impl DepthUpdate<'_> {
     }
 
     fn sides(&self) -> String {
-        let list = |levels: &[(String, String)]| {
-            let texts: Vec<String> =
-                levels.iter().map(|(px, qty)| format!(r#"["{px}","{qty}"]"#)).collect();
-            texts.join(",")
-        };
-        format!(r#""b":[{}],"a":[{}]"#, list(&self.bids), list(&self.asks))
+        format!(r#""b":[{}],"a":[{}]"#, quoted_pairs(self.bids), quoted_pairs(self.asks))
     }
 }
 
@@ -350,10 +340,10 @@ pub(crate) struct BookTicker<'a> {
     pub(crate) symbol: &'a str,
     /// The update id of the book that it is the top of.
     pub(crate) id: u64,
-    /// Price and quantity.
-    pub(crate) bid: (String, String),
-    /// Price and quantity.
-    pub(crate) ask: (String, String),
+    /// The best bid.
+    pub(crate) bid: &'a TruthLevel,
+    /// The best offer.
+    pub(crate) ask: &'a TruthLevel,
 }
 
 impl BookTicker<'_> {
@@ -361,7 +351,7 @@ impl BookTicker<'_> {
     pub(crate) fn data(&self) -> String {
         format!(
             r#"{{"u":{},"s":"{}","b":"{}","B":"{}","a":"{}","A":"{}"}}"#,
-            self.id, self.symbol, self.bid.0, self.bid.1, self.ask.0, self.ask.1
+            self.id, self.symbol, self.bid.px, self.bid.qty, self.ask.px, self.ask.qty
         )
     }
 
@@ -381,9 +371,9 @@ pub(crate) struct TradeReport<'a> {
     /// Its id.
     pub(crate) id: u64,
     /// Its price.
-    pub(crate) px: String,
+    pub(crate) px: &'a str,
     /// Its quantity.
-    pub(crate) qty: String,
+    pub(crate) qty: &'a str,
     /// The seller crossed the spread.
     pub(crate) buyer_is_maker: bool,
 }
@@ -403,30 +393,60 @@ impl TradeReport<'_> {
     }
 }
 
-/// One instrument of the list on spot.
-pub(crate) fn listing(symbol: &str, base: &str, quote: &str, tick: &str, lot: &str) -> String {
+/// Trades joined: what one order traded at one price. The numbers are its own and those of its first and
+/// last trade.
+pub(crate) fn aggregate(dialect: Dialect, print: &Print<'_>, ids: [u64; 3]) -> String {
+    let [id, first, last] = ids;
+    let Print { symbol, px, qty, .. } = print;
+    let (at_ms, is_maker) = (print.at_ns / 1_000_000, !print.buyer_took);
+    let ignored = if dialect == Dialect::BinanceSpot { r#","M":true"# } else { "" };
     format!(
-        r#"{{"symbol":"{symbol}","status":"TRADING","baseAsset":"{base}","baseAssetPrecision":8,"quoteAsset":"{quote}","quotePrecision":8,"isSpotTradingAllowed":true,"filters":[{{"filterType":"PRICE_FILTER","minPrice":"{tick}","maxPrice":"1000000.00000000","tickSize":"{tick}"}},{{"filterType":"LOT_SIZE","minQty":"{lot}","maxQty":"9000000.00000000","stepSize":"{lot}"}}]}}"#
+        r#"{{"e":"aggTrade","E":{at_ms},"a":{id},"s":"{symbol}","p":"{px}","q":"{qty}","f":{first},"l":{last},"T":{at_ms},"m":{is_maker}{ignored}}}"#
+    )
+}
+
+/// What the list calls a symbol that trades, or does not for now.
+pub(crate) const fn status(is_open: bool) -> &'static str {
+    if is_open { "TRADING" } else { "BREAK" }
+}
+
+/// One instrument of the list on spot.
+pub(crate) fn listing(
+    symbol: &str,
+    status: &str,
+    [base, quote]: [&str; 2],
+    tick: &str,
+    lot: &str,
+) -> String {
+    format!(
+        r#"{{"symbol":"{symbol}","status":"{status}","baseAsset":"{base}","baseAssetPrecision":8,"quoteAsset":"{quote}","quotePrecision":8,"isSpotTradingAllowed":true,"filters":[{{"filterType":"PRICE_FILTER","minPrice":"{tick}","maxPrice":"1000000.00000000","tickSize":"{tick}"}},{{"filterType":"LOT_SIZE","minQty":"{lot}","maxQty":"9000000.00000000","stepSize":"{lot}"}}]}}"#
     )
 }
 
 /// The body of a book that the exchange knows to be true, with the digest of all its levels.
 pub(crate) fn truth_body(symbol: &str, book: &TruthBook, limit: usize) -> String {
     let mut out = format!(
-        r#"{{"symbol":"{symbol}","u":{},"digest":"{:016x}","bids":["#,
-        book.id().unwrap_or(0),
-        book.digest()
+        r#"{{"symbol":"{symbol}","id":{id},"u":{id},"digest":"{:016x}","#,
+        book.digest(),
+        id = book.id().unwrap_or(0),
     );
-    push_levels(&mut out, book, Side::Bid, limit);
-    out.push_str(r#"],"asks":["#);
-    push_levels(&mut out, book, Side::Ask, limit);
-    out.push_str("]}");
+    push_sides(&mut out, book, limit);
     out
 }
 
 /// The body of the list of instruments.
 pub(crate) fn exchange_info(instruments: &[String]) -> String {
     format!(r#"{{"timezone":"UTC","symbols":[{}]}}"#, instruments.join(","))
+}
+
+/// The body for a path that leads to nothing of this market: the other markets list nothing.
+pub(crate) fn other(path: &str, at_ns: u64) -> String {
+    match path.rsplit('/').next() {
+        Some("exchangeInfo") => exchange_info(&[]),
+        Some("time") => format!(r#"{{"serverTime":{}}}"#, at_ns / 1_000_000),
+        Some("ping") => "{}".to_owned(),
+        _ => "[]".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -449,10 +469,10 @@ mod tests {
             session.message(r#"{"method":"LIST_SUBSCRIPTIONS","id":3}"#),
             r#"{"result":["btcusdt@bookTicker","btcusdt@trade"],"id":3}"#
         );
-        assert!(session.is_combined());
+        assert!(session.combined);
         session.message(r#"{"method":"SET_PROPERTY","params":["combined",false],"id":5}"#);
-        assert!(!session.is_combined());
-        assert!(!Session::open("/ws/btcusdt@trade", "").is_combined());
+        assert!(!session.combined);
+        assert!(!Session::open("/ws/btcusdt@trade", "").combined);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
-use crate::truth::{TruthBook, TruthLevel};
+use crate::truth::TruthLevel;
 use crate::venue::{
     BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, is_gone,
     quoted,
@@ -30,7 +30,7 @@ const SEQ_ALL: u64 = 65_536;
 const OB_CHECKSUM: u64 = 131_072;
 
 /// Levels of a side that the checksum covers.
-const CHECKSUM_LEVELS: usize = 25;
+pub(crate) const CHECKSUM_LEVELS: usize = 25;
 
 /// What a message with a checksum begins with.
 const CHECKSUM_CONTENT: &str = r#""cs""#;
@@ -233,7 +233,7 @@ impl Session {
         };
         let mut replies = vec![acknowledge(channel, &call.channel, &call.symbol, &options)];
         if let Some(book) = moment.book(&call.symbol).filter(|_| call.channel == "book") {
-            let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(book, s, usize::MAX));
+            let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(&book, s, usize::MAX));
             let (symbol, at_ns) = (call.symbol.as_str(), moment.at_ns);
             let levels = Levels { symbol, bids: &bids, asks: &asks, at_ns };
             replies.push(snapshot(channel, &levels, self.number()));
@@ -363,14 +363,16 @@ pub fn checksum_message(channel: u64, checksum: i32, number: Option<u64>) -> Str
 
 /// The venue's checksum: CRC-32 over the best levels of both sides, bid and ask in turn, price and
 /// amount as sent, all joined by colons.
-pub fn checksum(book: &TruthBook) -> i32 {
-    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, CHECKSUM_LEVELS));
-    let mut texts: Vec<String> = Vec::new();
+pub fn checksum(bids: &[TruthLevel], asks: &[TruthLevel]) -> i32 {
+    let mut text = String::with_capacity(CHECKSUM_LEVELS * 50);
     for index in 0..CHECKSUM_LEVELS {
-        texts.extend(bids.get(index).map(|level| format!("{}:{}", level.px, level.qty)));
-        texts.extend(asks.get(index).map(|level| format!("{}:-{}", level.px, level.qty)));
+        for (level, sign) in [(bids.get(index), ""), (asks.get(index), "-")] {
+            let Some(level) = level else { continue };
+            let colon = if text.is_empty() { "" } else { ":" };
+            text.extend([colon, &level.px, ":", sign, &level.qty]);
+        }
     }
-    crc32fast::hash(texts.join(":").as_bytes()).cast_signed()
+    crc32fast::hash(text.as_bytes()).cast_signed()
 }
 
 /// The sign of life of a channel.

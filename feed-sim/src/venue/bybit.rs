@@ -6,15 +6,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
-use crate::truth::TruthLevel;
 use crate::venue::{
-    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, joined, quoted,
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, push_joined,
+    push_pair, query_value, quoted, room_for,
 };
 
 /// Where the list of instruments is.
@@ -79,7 +80,27 @@ struct Call {
     #[serde(default)]
     args: Vec<String>,
     #[serde(default)]
-    req_id: String,
+    req_id: Option<Id>,
+}
+
+/// A client's name of a request. It is a text by the venue's documents, but clients that count are
+/// understood too.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Text(String),
+    Number(u64),
+}
+
+impl Call {
+    /// The name of the request, as the venue says it back.
+    fn id(&self) -> String {
+        match &self.req_id {
+            None => String::new(),
+            Some(Id::Text(text)) => text.clone(),
+            Some(Id::Number(number)) => number.to_string(),
+        }
+    }
 }
 
 /// One connection.
@@ -110,9 +131,9 @@ impl Session {
     fn subscribe(&mut self, call: &Call, moment: &Moment<'_>) -> Vec<String> {
         let objection = call.args.iter().find_map(|topic| self.objection(topic, moment));
         if let Some(reason) = objection {
-            return vec![answer(&call.op, Err(&reason), &self.connection, &call.req_id)];
+            return vec![answer(&call.op, Err(&reason), &self.connection, &call.id())];
         }
-        let mut replies = vec![acknowledge(&call.op, &self.connection, &call.req_id)];
+        let mut replies = vec![acknowledge(&call.op, &self.connection, &call.id())];
         for topic in &call.args {
             self.topics.insert(topic.clone());
             replies.extend(fresh(topic, moment));
@@ -125,7 +146,7 @@ impl Session {
 fn fresh(topic: &str, moment: &Moment<'_>) -> Option<String> {
     let (depth, symbol) = topic.strip_prefix(BOOK)?.split_once('.')?;
     let book = moment.book(symbol)?;
-    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, usize::MAX));
+    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(&book, side, usize::MAX));
     let levels = Levels { symbol, bids: &bids, asks: &asks, at_ns: moment.at_ns };
     let (u, seq) = (book.id().unwrap_or(0), book.order().unwrap_or(0));
     Some(snapshot(depth.parse().ok()?, &levels, u, seq))
@@ -137,15 +158,15 @@ impl super::Session for Session {
             return vec![answer("", Err("error:malformed request"), &self.connection, "")];
         };
         match call.op.as_str() {
-            "ping" => vec![heartbeat(&self.connection, &call.req_id)],
+            "ping" => vec![heartbeat(&self.connection, &call.id())],
             "subscribe" => self.subscribe(&call, moment),
             "unsubscribe" => {
                 for topic in &call.args {
                     self.topics.remove(topic);
                 }
-                vec![acknowledge(&call.op, &self.connection, &call.req_id)]
+                vec![acknowledge(&call.op, &self.connection, &call.id())]
             }
-            op => vec![answer(op, Err("error:unknown op"), &self.connection, &call.req_id)],
+            op => vec![answer(op, Err("error:unknown op"), &self.connection, &call.id())],
         }
     }
 
@@ -196,16 +217,18 @@ pub fn update(depth: usize, levels: &Levels<'_>, u: u64, seq: u64) -> String {
 }
 
 fn book_message(kind: &str, depth: usize, levels: &Levels<'_>, u: u64, seq: u64) -> String {
-    let list = |levels: &[TruthLevel]| {
-        joined(levels, |level| format!(r#"["{}","{}"]"#, level.px, level.qty))
-    };
-    let at_ms = levels.at_ns / 1_000_000;
-    format!(
-        r#"{{"topic":"{BOOK}{depth}.{symbol}","type":"{kind}","ts":{at_ms},"data":{{"s":"{symbol}","b":[{}],"a":[{}],"u":{u},"seq":{seq}}},"cts":{at_ms}}}"#,
-        list(levels.bids),
-        list(levels.asks),
-        symbol = levels.symbol,
-    )
+    let (symbol, at_ms) = (levels.symbol, levels.at_ns / 1_000_000);
+    let mut out = room_for(levels);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        out,
+        r#"{{"topic":"{BOOK}{depth}.{symbol}","type":"{kind}","ts":{at_ms},"data":{{"s":"{symbol}","b":["#
+    );
+    push_joined(&mut out, levels.bids, push_pair);
+    out.push_str(r#"],"a":["#);
+    push_joined(&mut out, levels.asks, push_pair);
+    let _ = write!(out, r#"],"u":{u},"seq":{seq}}},"cts":{at_ms}}}"#);
+    out
 }
 
 /// A trade, and its place among all topics. The venue's ids are opaque.
@@ -221,10 +244,37 @@ pub fn trade(print: &Print<'_>, seq: u64) -> String {
     )
 }
 
-/// The body of the list of instruments.
-pub(crate) fn instruments(category: &str, listings: &[String]) -> String {
+/// The body of the list of instruments of a category; other categories are asked for too, and
+/// instruments of one status.
+pub(crate) fn instruments(own: &str, query: &str, listings: &[String]) -> String {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        status: &'a str,
+    }
+    let category = query_value(query, "category").unwrap_or(own);
+    let wanted = query_value(query, "status");
+    let is_wanted = |listing: &&String| {
+        let typed: Option<Typed<'_>> = serde_json::from_str(listing).ok();
+        let has_status = |wanted| typed.is_some_and(|typed| typed.status == wanted);
+        category == own && wanted.is_none_or(has_status)
+    };
+    let listed: Vec<&str> = listings.iter().filter(is_wanted).map(String::as_str).collect();
+    let list = listed.join(",");
+    result(&format!(r#""category":"{category}","list":[{list}],"nextPageCursor":"""#), 0)
+}
+
+/// The body for any other path.
+pub(crate) fn other(path: &str, at_ns: u64) -> String {
+    if path.ends_with("/market/time") {
+        let (seconds, nanos) = (at_ns / 1_000_000_000, at_ns);
+        let time = format!(r#""timeSecond":"{seconds}","timeNano":"{nanos}""#);
+        return result(&time, at_ns / 1_000_000);
+    }
+    result(r#""list":[],"nextPageCursor":"""#, at_ns / 1_000_000)
+}
+
+fn result(fields: &str, at_ms: u64) -> String {
     format!(
-        r#"{{"retCode":0,"retMsg":"OK","result":{{"category":"{category}","list":[{}],"nextPageCursor":""}},"retExtInfo":{{}},"time":0}}"#,
-        listings.join(",")
+        r#"{{"retCode":0,"retMsg":"OK","result":{{{fields}}},"retExtInfo":{{}},"time":{at_ms}}}"#
     )
 }

@@ -14,7 +14,8 @@ use tickfan_core::market::Side;
 use crate::clock::rfc3339;
 use crate::truth::TruthLevel;
 use crate::venue::{
-    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, joined, quoted,
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, assets, best_levels,
+    joined, quoted, quoted_pairs,
 };
 
 /// Where the list of instruments is.
@@ -123,7 +124,7 @@ impl Session {
         }
         let snapshots = books.into_iter().filter_map(|product| {
             let book = moment.book(product)?;
-            let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(book, s, usize::MAX));
+            let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(&book, s, usize::MAX));
             let at_ns = moment.at_ns;
             Some(snapshot(&Levels { symbol: product, bids: &bids, asks: &asks, at_ns }))
         });
@@ -201,21 +202,20 @@ fn refuse(reason: &str) -> String {
 
 /// A whole book.
 pub fn snapshot(levels: &Levels<'_>) -> String {
-    let list = |levels: &[TruthLevel]| {
-        joined(levels, |level| format!(r#"["{}","{}"]"#, level.px, level.qty))
-    };
     format!(
         r#"{{"type":"snapshot","product_id":"{}","asks":[{}],"bids":[{}]}}"#,
         levels.symbol,
-        list(levels.asks),
-        list(levels.bids)
+        quoted_pairs(levels.asks),
+        quoted_pairs(levels.bids)
     )
 }
 
 /// A change of a book.
 pub fn update(levels: &Levels<'_>) -> String {
     let list = |side, levels: &[TruthLevel]| {
-        joined(levels, |level| format!(r#"["{side}","{}","{}"]"#, level.px, level.qty))
+        joined(levels, |out, level| {
+            out.extend([r#"[""#, side, r#"",""#, &level.px, r#"",""#, &level.qty, r#""]"#]);
+        })
     };
     let sides = [list("buy", levels.bids), list("sell", levels.asks)];
     let changes: Vec<String> = sides.into_iter().filter(|list| !list.is_empty()).collect();
@@ -251,4 +251,24 @@ pub fn heartbeat(symbol: &str, sequence: u64, last_trade_id: u64, at_ns: u64) ->
 /// The body of the list of instruments.
 pub(crate) fn instruments(listings: &[String]) -> String {
     format!("[{}]", listings.join(","))
+}
+
+/// The body for any other path.
+pub(crate) fn other(path: &str, listings: &[String], at_ns: u64) -> String {
+    match path.rsplit('/').next() {
+        Some("currencies") => {
+            let currency = |id: &String| {
+                format!(
+                    r#"{{"id":"{id}","name":"{id}","min_size":"0.00000001","status":"online","max_precision":"0.00000001","details":{{"type":"{}","network_confirmations":0}},"supported_networks":[]}}"#,
+                    if id == "USD" { "fiat" } else { "crypto" }
+                )
+            };
+            let assets = assets(listings, ["base_currency", "quote_currency"]);
+            format!("[{}]", assets.iter().map(currency).collect::<Vec<_>>().join(","))
+        }
+        Some("time") => {
+            format!(r#"{{"iso":"{}","epoch":{}}}"#, rfc3339(at_ns), at_ns / 1_000_000_000)
+        }
+        _ => "[]".to_owned(),
+    }
 }

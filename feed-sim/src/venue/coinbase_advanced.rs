@@ -15,7 +15,8 @@ use tickfan_core::market::Side;
 use crate::clock::rfc3339;
 use crate::truth::TruthLevel;
 use crate::venue::{
-    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, joined, quoted,
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, assets, best_levels,
+    joined, query_value, quoted,
 };
 
 /// Where the list of instruments is.
@@ -153,7 +154,8 @@ impl Session {
             let is_new = self.streams.insert(key(&call.channel, &product), spelt).is_none();
             let book = moment.book(&product).filter(|_| is_new && call.channel == "level2");
             if let Some(book) = book {
-                let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(book, s, usize::MAX));
+                let [bids, asks] =
+                    [Side::Bid, Side::Ask].map(|s| best_levels(&book, s, usize::MAX));
                 let at_ns = moment.at_ns;
                 let levels = Levels { symbol: &product, bids: &bids, asks: &asks, at_ns };
                 replies.push(snapshot(&levels, self.number()));
@@ -246,11 +248,10 @@ pub fn update(levels: &Levels<'_>, number: u64) -> String {
 fn book_message(kind: &str, levels: &Levels<'_>, number: u64) -> String {
     let at = rfc3339(levels.at_ns);
     let list = |side, levels: &[TruthLevel]| {
-        joined(levels, |level| {
-            format!(
-                r#"{{"side":"{side}","event_time":"{at}","price_level":"{}","new_quantity":"{}"}}"#,
-                level.px, level.qty
-            )
+        joined(levels, |out, level| {
+            out.extend([r#"{"side":""#, side, r#"","event_time":""#, &at]);
+            out.extend([r#"","price_level":""#, &level.px]);
+            out.extend([r#"","new_quantity":""#, &level.qty, r#""}"#]);
         })
     };
     let sides = [list("bid", levels.bids), list("offer", levels.asks)];
@@ -283,7 +284,46 @@ pub fn heartbeat(counter: u64, number: u64, at_ns: u64) -> String {
     message(HEARTBEATS, number, at_ns, &event)
 }
 
-/// The body of the list of instruments.
-pub(crate) fn instruments(listings: &[String]) -> String {
+/// The body of the list of instruments; a type can be asked for, and all here are of one.
+pub(crate) fn instruments(query: &str, listings: &[String]) -> String {
+    let is_wanted = query_value(query, "product_type").is_none_or(|kind| kind == "SPOT");
+    let listings = if is_wanted { listings } else { &[] };
     format!(r#"{{"products":[{}],"num_products":{}}}"#, listings.join(","), listings.len())
+}
+
+/// The body for any other path.
+pub(crate) fn other(path: &str, listings: &[String], at_ns: u64) -> String {
+    let assets = assets(listings, ["base_currency_id", "quote_currency_id"]);
+    let (fiat, crypto): (Vec<&String>, Vec<&String>) = assets.iter().partition(|id| *id == "USD");
+    let list = |ids: &[&String], word: &dyn Fn(&String) -> String| {
+        ids.iter().map(|id| word(id)).collect::<Vec<_>>().join(",")
+    };
+    if path.ends_with("/v2/currencies/crypto") {
+        let word = |id: &String| {
+            format!(
+                r#"{{"asset_id":"{id}","code":"{id}","name":"{id}","exponent":8,"type":"crypto"}}"#
+            )
+        };
+        return format!(r#"{{"data":[{}]}}"#, list(&crypto, &word));
+    }
+    if path.ends_with("/v2/currencies") {
+        let word = |id: &String| format!(r#"{{"id":"{id}","name":"{id}","min_size":"0.01"}}"#);
+        return format!(r#"{{"data":[{}]}}"#, list(&fiat, &word));
+    }
+    if path.ends_with("/v2/exchange-rates") {
+        let rates = list(&crypto, &|id| format!(r#""{id}":"1""#));
+        return format!(r#"{{"data":{{"currency":"USD","rates":{{{rates}}}}}}}"#);
+    }
+    if path.ends_with("/time") {
+        return format!(
+            r#"{{"iso":"{}","epochSeconds":"{}","epochMillis":"{}"}}"#,
+            rfc3339(at_ns),
+            at_ns / 1_000_000_000,
+            at_ns / 1_000_000
+        );
+    }
+    if path.ends_with("/products") {
+        return instruments("", &[]);
+    }
+    r#"{"data":[]}"#.to_owned()
 }

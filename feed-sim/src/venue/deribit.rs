@@ -21,6 +21,9 @@ use crate::venue::{
 /// Where the list of instruments is.
 pub(crate) const INSTRUMENTS_PATH: &str = "/api/v2/public/get_instruments";
 
+/// The key of what every connection that set a heartbeat is sent.
+const HEARTBEAT_KEY: &str = "heartbeat ";
+
 /// "Method not found."
 const METHOD_NOT_FOUND: i32 = -32_601;
 /// "Invalid params."
@@ -61,6 +64,10 @@ pub(crate) struct Reader;
 
 impl super::Reader for Reader {
     fn read<'a>(&mut self, text: &'a str) -> Option<Recorded<'a>> {
+        if text == heartbeat() {
+            let key = HEARTBEAT_KEY.to_owned();
+            return Some(Recorded { key, symbol: None, book: None, inner: None });
+        }
         // An answer to a request has no channel.
         let message: Incoming<'a> = serde_json::from_str(text).ok()?;
         let Pushed { channel, data } = message.params;
@@ -133,6 +140,7 @@ struct Params {
 pub(crate) struct Session {
     /// By key, as the client spelt them.
     channels: BTreeMap<String, String>,
+    wants_heartbeats: bool,
 }
 
 impl Session {
@@ -149,7 +157,7 @@ impl Session {
             if let Some(("book", symbol)) = parts(&channel).filter(|_| is_new)
                 && let Some(book) = moment.book(symbol)
             {
-                snapshots.push(fresh(&channel, symbol, book, moment.at_ns));
+                snapshots.push(fresh(&channel, symbol, &book, moment.at_ns));
             }
             begun.push(channel);
         }
@@ -191,8 +199,9 @@ impl super::Session for Session {
                 self.channels.clear();
                 vec![result(id, r#""ok""#)]
             }
-            // Nobody is disconnected here for not answering, so no request to answer is sent.
-            ("public/set_heartbeat" | "public/disable_heartbeat", _) => {
+            // Nobody is disconnected here for not answering.
+            (method @ ("public/set_heartbeat" | "public/disable_heartbeat"), _) => {
+                self.wants_heartbeats = method == "public/set_heartbeat";
                 vec![result(id, r#""ok""#)]
             }
             ("public/test" | "public/hello", _) => {
@@ -203,7 +212,10 @@ impl super::Session for Session {
     }
 
     fn has(&self, key: &str) -> bool {
-        self.channels.contains_key(key)
+        match key {
+            HEARTBEAT_KEY => self.wants_heartbeats,
+            _ => self.channels.contains_key(key),
+        }
     }
 
     fn subscriptions(&self) -> usize {
@@ -211,6 +223,9 @@ impl super::Session for Session {
     }
 
     fn tell(&mut self, message: &Message, _moment: &Moment<'_>) -> Option<Bytes> {
+        if message.key == HEARTBEAT_KEY {
+            return Some(message.payload.clone());
+        }
         let channel = self.channels.get(&message.key)?;
         Some(pushed(channel, message.inner_text()).into())
     }
@@ -243,7 +258,7 @@ fn pushed(channel: &str, data: &str) -> String {
 /// A whole book and its number.
 pub fn snapshot(channel: &str, levels: &Levels<'_>, change_id: u64) -> String {
     let list = |levels: &[TruthLevel]| {
-        joined(levels, |level| format!(r#"["new",{},{}]"#, level.px, level.qty))
+        joined(levels, |out, level| out.extend([r#"["new","#, &level.px, ",", &level.qty, "]"]))
     };
     let (bids, asks) = (list(levels.bids), list(levels.asks));
     book_message(channel, levels, r#""snapshot""#, "", change_id, &bids, &asks)
@@ -258,13 +273,14 @@ pub fn update(
     change_id: u64,
 ) -> String {
     let list = |side, levels: &[TruthLevel]| {
-        joined(levels, |level| {
+        joined(levels, |out, level| {
             let is_held = before.levels(side).any(|held| held.px == level.px);
-            match (is_gone(level), is_held) {
-                (true, _) => format!(r#"["delete",{},0.0]"#, level.px),
-                (false, true) => format!(r#"["change",{},{}]"#, level.px, level.qty),
-                (false, false) => format!(r#"["new",{},{}]"#, level.px, level.qty),
-            }
+            let (does, qty) = match (is_gone(level), is_held) {
+                (true, _) => (r#"["delete","#, "0.0"),
+                (false, true) => (r#"["change","#, &*level.qty),
+                (false, false) => (r#"["new","#, &*level.qty),
+            };
+            out.extend([does, &level.px, ",", qty, "]"]);
         })
     };
     let (bids, asks) = (list(Side::Bid, levels.bids), list(Side::Ask, levels.asks));

@@ -22,6 +22,9 @@ use crate::venue::{
 /// The depth of a book when a client names none.
 const DEPTH_DEFAULT: usize = 10;
 
+/// Levels of a side that the checksum covers.
+pub(crate) const CHECKSUM_LEVELS: usize = 10;
+
 /// Symbols that one request may name.
 const SYMBOLS_MAX: usize = 1024;
 
@@ -160,7 +163,7 @@ impl Session {
         let is_book = request.begins && request.channel == "book";
         if let (true, Some(book)) = (is_book, moment.book(symbol)) {
             if request.snapshot {
-                replies.push(book_snapshot(symbol, book, request.depth, moment.at_ns));
+                replies.push(book_snapshot(symbol, &book, request.depth, moment.at_ns));
             }
             self.refresh(&key, moment);
         }
@@ -197,7 +200,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let is_shallow = stream.depth < moment.listed.depth(&stream.symbol);
         if let (true, Some(book)) = (is_shallow, moment.book(&stream.symbol)) {
-            stream.top = Some(Top::of(book, stream.depth));
+            stream.top = Some(Top::of(&book, stream.depth));
         }
     }
 }
@@ -238,8 +241,8 @@ impl super::Session for Session {
         }
         let book = moment.book(&stream.symbol)?;
         let text = match &stream.top {
-            Some(top) => top.update(&stream.symbol, book, moment.at_ns),
-            None => Some(book_snapshot(&stream.symbol, book, stream.depth, moment.at_ns)),
+            Some(top) => top.update(&stream.symbol, &book, moment.at_ns),
+            None => Some(book_snapshot(&stream.symbol, &book, stream.depth, moment.at_ns)),
         };
         self.refresh(&message.key, moment);
         text.map(Bytes::from)
@@ -434,7 +437,9 @@ pub fn update(levels: &Levels<'_>, checksum: u32) -> String {
 
 fn book_message(kind: &str, levels: &Levels<'_>, checksum: u32) -> String {
     let list = |levels: &[TruthLevel]| {
-        joined(levels, |level| format!(r#"{{"price":{},"qty":{}}}"#, level.px, level.qty))
+        joined(levels, |out, level| {
+            out.extend([r#"{"price":"#, &level.px, r#","qty":"#, &level.qty, "}"]);
+        })
     };
     format!(
         r#"{{"channel":"book","type":"{kind}","data":[{{"symbol":{},"bids":[{}],"asks":[{}],"checksum":{checksum},"timestamp":"{}"}}]}}"#,
@@ -466,13 +471,19 @@ pub fn heartbeat() -> String {
 /// The venue's checksum: CRC-32 over the 10 best asks, then the 10 best bids, each price and
 /// quantity without its point and leading zeros.
 pub fn checksum(book: &TruthBook) -> u32 {
-    let mut text = String::new();
-    for side in [Side::Ask, Side::Bid] {
-        for level in book.levels(side).take(10) {
-            for number in [&level.px, &level.qty] {
-                let digits: String = number.chars().filter(|c| *c != '.').collect();
-                text.push_str(digits.trim_start_matches('0'));
-            }
+    let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, CHECKSUM_LEVELS));
+    checksum_of(&bids, &asks)
+}
+
+/// The same of the best levels of both sides.
+pub fn checksum_of(bids: &[TruthLevel], asks: &[TruthLevel]) -> u32 {
+    let best = |levels: &'_ [TruthLevel]| levels.len().min(CHECKSUM_LEVELS);
+    let mut text = String::with_capacity(CHECKSUM_LEVELS * 40);
+    for level in asks[..best(asks)].iter().chain(&bids[..best(bids)]) {
+        for number in [&level.px, &level.qty] {
+            let digits = number.trim_start_matches(['0', '.']);
+            let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+            text.extend([whole, fraction]);
         }
     }
     crc32fast::hash(text.as_bytes())

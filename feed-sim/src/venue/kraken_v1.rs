@@ -13,9 +13,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickfan_core::market::Side;
 
+use crate::clock::rfc3339;
 use crate::truth::TruthLevel;
 use crate::venue::{
-    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, joined, quoted,
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, assets, best_levels,
+    joined, query_value, quoted,
 };
 
 /// Where the list of instruments is.
@@ -167,7 +169,7 @@ impl Session {
         let channel = Channel { id: self.opened, name: name.to_owned(), pair: pair.to_owned() };
         let mut replies = vec![acknowledge(&channel, "subscribed", reqid)];
         if let Some(book) = moment.book(pair).filter(|_| is_book) {
-            let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(book, s, usize::MAX));
+            let [bids, asks] = [Side::Bid, Side::Ask].map(|s| best_levels(&book, s, usize::MAX));
             let at_ns = moment.at_ns;
             replies.push(snapshot(
                 &channel,
@@ -268,7 +270,9 @@ fn seconds(at_ns: u64) -> String {
 
 fn side(levels: &[TruthLevel], at_ns: u64) -> String {
     let at = seconds(at_ns);
-    joined(levels, |level| format!(r#"["{}","{}","{at}"]"#, level.px, level.qty))
+    joined(levels, |out, level| {
+        out.extend([r#"[""#, &level.px, r#"",""#, &level.qty, r#"",""#, &at, r#""]"#]);
+    })
 }
 
 /// A whole book.
@@ -320,18 +324,52 @@ pub fn heartbeat() -> String {
     r#"{"event":"heartbeat"}"#.to_owned()
 }
 
-/// The body of the list of instruments, which the venue keys by its other name of each.
-pub(crate) fn instruments(listings: &[String]) -> String {
+/// The body of the list of instruments, which the venue keys by its other name of each, or by the
+/// name under which it was asked for.
+pub(crate) fn instruments(query: &str, listings: &[String]) -> String {
     #[derive(Deserialize)]
     struct Named<'a> {
         altname: &'a str,
+        wsname: &'a str,
     }
+    let wanted = query_value(query, "pair").map(|pair| pair.replace("%2F", "/"));
     let entries: Vec<String> = listings
         .iter()
         .filter_map(|listing| {
             let named: Named<'_> = serde_json::from_str(listing).ok()?;
-            Some(format!(r#""{}":{listing}"#, named.altname))
+            let key = match &wanted {
+                None => named.altname,
+                Some(wanted) => [named.altname, named.wsname]
+                    .into_iter()
+                    .find(|name| wanted.split(',').any(|wanted| wanted == *name))?,
+            };
+            Some(format!(r#""{key}":{listing}"#))
         })
         .collect();
     format!(r#"{{"error":[],"result":{{{}}}}}"#, entries.join(","))
+}
+
+/// The body for any other path.
+pub(crate) fn other(path: &str, listings: &[String], at_ns: u64) -> String {
+    let result = match path.rsplit('/').next() {
+        Some("Assets") => {
+            let asset = |id: &String| {
+                // What the venue calls ZUSD, everybody else calls USD.
+                let altname = if id == "ZUSD" { "USD" } else { id };
+                format!(
+                    r#""{id}":{{"aclass":"currency","altname":"{altname}","decimals":10,"display_decimals":5,"status":"enabled"}}"#
+                )
+            };
+            let assets = assets(listings, ["base", "quote"]);
+            assets.iter().map(asset).collect::<Vec<_>>().join(",")
+        }
+        Some("Time") => {
+            format!(r#""unixtime":{},"rfc1123":"{}""#, at_ns / 1_000_000_000, rfc3339(at_ns))
+        }
+        Some("SystemStatus") => {
+            format!(r#""status":"online","timestamp":"{}""#, rfc3339(at_ns))
+        }
+        _ => String::new(),
+    };
+    format!(r#"{{"error":[],"result":{{{result}}}}}"#)
 }

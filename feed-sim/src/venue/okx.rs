@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,14 +13,15 @@ use tickfan_core::market::Side;
 
 use crate::truth::{TruthBook, TruthLevel};
 use crate::venue::{
-    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, joined, quoted,
+    BookMessage, Levels, Message, Moment, Print, Recorded, STREAMS_MAX, best_levels, push_joined,
+    query_value, quoted, room_for,
 };
 
 /// Where the list of instruments is.
 pub(crate) const INSTRUMENTS_PATH: &str = "/api/v5/public/instruments";
 
 /// Levels of a side that the checksum covers.
-const CHECKSUM_LEVELS: usize = 25;
+pub(crate) const CHECKSUM_LEVELS: usize = 25;
 
 #[derive(Deserialize)]
 struct Incoming<'a> {
@@ -148,7 +150,7 @@ impl Session {
         let key = key(channel, instrument);
         let is_book = channel == "books" && !self.streams.contains_key(&key);
         if let Some(book) = moment.book(instrument).filter(|_| is_book) {
-            replies.push(fresh(instrument, book, moment.at_ns));
+            replies.push(fresh(instrument, &book, moment.at_ns));
         }
         self.streams.insert(key, argument);
         replies
@@ -228,19 +230,24 @@ pub fn update(levels: &Levels<'_>, checksum: i32, sequence: Option<(u64, u64)>) 
 }
 
 fn book_message(action: &str, levels: &Levels<'_>, checksum: i32, numbers: &str) -> String {
-    let list = |levels: &[TruthLevel]| {
-        joined(levels, |level| {
-            let orders = u8::from(!super::is_gone(level));
-            format!(r#"["{}","{}","0","{orders}"]"#, level.px, level.qty)
-        })
+    let push = |out: &mut String, level: &TruthLevel| {
+        let orders = if super::is_gone(level) { "0" } else { "1" };
+        for part in [r#"[""#, &level.px, r#"",""#, &level.qty, r#"","0",""#, orders, r#""]"#] {
+            out.push_str(part);
+        }
     };
-    format!(
-        r#"{{"arg":{{"channel":"books","instId":"{}"}},"action":"{action}","data":[{{"asks":[{}],"bids":[{}],"ts":"{}","checksum":{checksum}{numbers}}}]}}"#,
-        levels.symbol,
-        list(levels.asks),
-        list(levels.bids),
-        levels.at_ns / 1_000_000
-    )
+    let (symbol, at_ms) = (levels.symbol, levels.at_ns / 1_000_000);
+    let mut out = room_for(levels);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        out,
+        r#"{{"arg":{{"channel":"books","instId":"{symbol}"}},"action":"{action}","data":[{{"asks":["#
+    );
+    push_joined(&mut out, levels.asks, push);
+    out.push_str(r#"],"bids":["#);
+    push_joined(&mut out, levels.bids, push);
+    let _ = write!(out, r#"],"ts":"{at_ms}","checksum":{checksum}{numbers}}}]}}"#);
+    out
 }
 
 /// A trade.
@@ -265,13 +272,21 @@ pub fn heartbeat() -> String {
 /// quantity as sent, all joined by colons.
 pub fn checksum(book: &TruthBook) -> i32 {
     let [bids, asks] = [Side::Bid, Side::Ask].map(|side| best_levels(book, side, CHECKSUM_LEVELS));
-    let mut texts: Vec<&str> = Vec::new();
+    checksum_of(&bids, &asks)
+}
+
+/// The same of the best levels of both sides.
+pub fn checksum_of(bids: &[TruthLevel], asks: &[TruthLevel]) -> i32 {
+    let mut text = String::with_capacity(CHECKSUM_LEVELS * 50);
     for index in 0..CHECKSUM_LEVELS {
         for level in [bids.get(index), asks.get(index)].into_iter().flatten() {
-            texts.extend([&*level.px, &*level.qty]);
+            for part in [&level.px, ":", &level.qty, ":"] {
+                text.push_str(part);
+            }
         }
     }
-    crc32fast::hash(texts.join(":").as_bytes()).cast_signed()
+    text.pop();
+    crc32fast::hash(text.as_bytes()).cast_signed()
 }
 
 /// The body of the list of instruments; the venue lists one type at a time.
@@ -281,13 +296,21 @@ pub(crate) fn instruments(query: &str, listings: &[String]) -> String {
         #[serde(rename = "instType")]
         kind: &'a str,
     }
-    let wanted = query.split('&').find_map(|pair| pair.strip_prefix("instType="));
+    let wanted = query_value(query, "instType");
     let is_wanted = |listing: &&String| {
         let typed: Option<Typed<'_>> = serde_json::from_str(listing).ok();
         wanted.is_none_or(|wanted| typed.is_some_and(|typed| typed.kind == wanted))
     };
     let listed: Vec<&str> = listings.iter().filter(is_wanted).map(String::as_str).collect();
     format!(r#"{{"code":"0","msg":"","data":[{}]}}"#, listed.join(","))
+}
+
+/// The body for any other path.
+pub(crate) fn other(path: &str, at_ns: u64) -> String {
+    if path.ends_with("/public/time") {
+        return format!(r#"{{"code":"0","msg":"","data":[{{"ts":"{}"}}]}}"#, at_ns / 1_000_000);
+    }
+    instruments("", &[])
 }
 
 #[cfg(test)]

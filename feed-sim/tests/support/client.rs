@@ -50,9 +50,24 @@ pub(crate) fn hear(socket: &mut WebSocket<TcpStream>) -> String {
 
 /// Status and body.
 pub(crate) fn http(address: SocketAddr, method: &str, target: &str) -> (u16, String) {
+    request(address, method, target, "")
+}
+
+/// Status and body of the answer to a `POST`.
+#[allow(dead_code, reason = "not every test posts")]
+pub(crate) fn post(address: SocketAddr, target: &str, body: &str) -> (u16, String) {
+    request(address, "POST", target, body)
+}
+
+fn request(address: SocketAddr, method: &str, target: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
