@@ -15,6 +15,7 @@ use tickfan_core::wire::message::ErrorCode;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub mod assets;
 pub mod control;
 pub mod upgrade;
 
@@ -99,24 +100,22 @@ impl Door {
     }
 
     fn answer(self: &Arc<Self>, request: Request<Incoming>, visit: Arc<Visit>) -> Answer {
-        let answer = match (request.method(), request.uri().path()) {
+        let answer = match (http::asked(request.method()), request.uri().path()) {
+            (&Method::GET, path) if assets::is_served(path) => {
+                assets::answer(path, request.headers())
+            }
             (&Method::GET, "/v1/stream") => upgrade::answer(self, request, visit),
             (&Method::GET, "/v1/instruments") => control::instruments(&self.registry, &request),
             (&Method::GET, "/v1/book") => control::book(&self.registry, &request),
             (&Method::GET, "/v1/trades") => control::trades(&self.registry, &request),
-            (&Method::GET, "/") => http::text(StatusCode::OK, WELCOME),
-            (_, "/v1/stream" | "/v1/instruments" | "/v1/book" | "/v1/trades" | "/") => http::error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                ErrorCode::BadRequest,
-                "only GET is served here",
-            ),
+            (_, path) if is_known(path) => http::only_get(),
             _ => http::error(
                 StatusCode::NOT_FOUND,
                 ErrorCode::BadRequest,
-                "paths are /v1/stream (WebSocket), /v1/instruments, /v1/book, /v1/trades",
+                "paths are / (the page), /client.js, /v1/stream (WebSocket), /v1/instruments, /v1/book, /v1/trades",
             ),
         };
-        if !answer.status().is_success() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if answer.status().is_client_error() || answer.status().is_server_error() {
             self.stats.door_refused.inc();
         }
         answer
@@ -128,12 +127,13 @@ impl Door {
     }
 }
 
+fn is_known(path: &str) -> bool {
+    matches!(path, "/v1/stream" | "/v1/instruments" | "/v1/book" | "/v1/trades")
+        || assets::is_served(path)
+}
+
 const TOO_MANY_HANDSHAKES: &str =
     "too many requests of this address are under way; finish some, then try again";
-
-const WELCOME: &str = "Tickfan: market data fan-out gateway\n\n\
-    WebSocket  /v1/stream\n\
-    REST       /v1/instruments  /v1/book?symbol=&depth=  /v1/trades?symbol=&limit=\n";
 
 #[cfg(test)]
 #[path = "../tests/common/handshakes.rs"]

@@ -15,6 +15,7 @@ use tickfan_core::market::Nanos;
 use tickfan_core::snapshot::Registry;
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::wire::Encoding;
+use tokio::sync::oneshot;
 
 pub mod table;
 pub mod log;
@@ -26,6 +27,9 @@ pub mod poller;
 pub mod connection;
 pub mod request;
 pub mod send;
+pub mod survey;
+mod seating;
+mod lifetime;
 pub mod shard;
 
 use connection::{Cause, Connection, Phase};
@@ -39,6 +43,7 @@ use crate::clock::Clock;
 use crate::limits::{
     COMMANDS_PER_ROUND, EVENTS_PER_ROUND, INSTRUMENTS_MAX, SHARD_COMMANDS_MAX, SLEEP_NS_MAX,
 };
+use crate::overview::{ShardReport, WorstBy};
 use crate::places::Place;
 use crate::stats::SharedStats;
 
@@ -50,6 +55,8 @@ enum Command {
     Accept(TcpStream, Encoding, Vec<u8>, Place),
     /// Say goodbye to everybody.
     Drain,
+    /// Tell an operator of all connections. Who asks later takes the place of who asked before.
+    Survey(WorstBy, oneshot::Sender<ShardReport>),
 }
 
 /// How a shard's thread and sockets are set up.
@@ -110,6 +117,7 @@ impl ShardHandle {
             load: Arc::clone(&load),
             watchdog: Arc::clone(&watchdog),
             options,
+            asked: None,
         };
         std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || driver.run())?;
         Ok(Self { commands, poller, marks, load, watchdog })
@@ -154,6 +162,15 @@ impl ShardHandle {
         }
     }
 
+    /// Asks about its connections. The answer never comes when the shard has too much to do to take
+    /// the question, or when somebody else asks before it is there.
+    pub fn survey(&self, by: WorstBy) -> oneshot::Receiver<ShardReport> {
+        let (told, answer) = oneshot::channel();
+        // A command that does not fit is dropped, and with it the sender: that is the sign.
+        let _ = self.command(Command::Survey(by, told));
+        answer
+    }
+
     /// Gives the command back when the queue is full.
     fn command(&self, command: Command) -> Result<(), Command> {
         match self.commands.try_send(command) {
@@ -179,6 +196,8 @@ struct Driver {
     load: Arc<AtomicUsize>,
     watchdog: Arc<AtomicU64>,
     options: DriverOptions,
+    /// Who asked about the connections and has not been told.
+    asked: Option<oneshot::Sender<ShardReport>>,
 }
 
 impl Driver {
@@ -234,6 +253,10 @@ impl Driver {
                         self.accept(shard, stream, encoding, &early, place);
                     }
                     Ok(Command::Drain) => shard.drain(),
+                    Ok(Command::Survey(by, told)) => {
+                        shard.survey(by);
+                        self.asked = Some(told);
+                    }
                     Err(crossbeam::channel::TryRecvError::Empty) => break,
                     Err(crossbeam::channel::TryRecvError::Disconnected) => return,
                 }
@@ -249,6 +272,12 @@ impl Driver {
             }
             due_ns = shard.turn();
             self.settle(shard);
+            if let Some(report) = shard.take_report()
+                && let Some(told) = self.asked.take()
+            {
+                // Who asked may have gone.
+                let _ = told.send(report);
+            }
         }
     }
 
@@ -344,6 +373,8 @@ mod tests {
         }
         assert!(arrive().is_ok());
         assert!(arrive().is_err());
+        let unheard = shard.survey(WorstBy::Lag).blocking_recv();
+        assert!(unheard.is_err(), "who asks is not kept waiting");
         assert_eq!((shard.load(), places.taken()), (1, 1));
     }
 }

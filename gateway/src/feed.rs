@@ -292,8 +292,12 @@ impl Feed {
         self.silent = false;
         let subscribe = self.decoder.subscribe();
         self.requests.extend(subscribe.into_iter().map(Request::Send));
+        // An image on the stream shows that its events will come; one that is fetched must wait for
+        // them, or for the word of the venue.
+        let patience_ns =
+            if self.rules.images_in_order { SUBSCRIBE_ACK_NS } else { IMAGE_TIMEOUT_NS };
         self.with_all(|instrument, _| {
-            instrument.begin(now + SUBSCRIBE_ACK_NS, now);
+            instrument.begin(now + patience_ns, now);
         });
     }
 
@@ -488,7 +492,7 @@ impl Feed {
             return self.on_decoded(place, image, now);
         }
         match image {
-            Some(image) if matches!(self.instruments[place].want, ImageWant::Asked(_)) => {
+            Some(image) if matches!(self.instruments[place].want.image, ImageWant::Asked(_)) => {
                 self.events = image;
                 self.apply_events(now);
             }
@@ -498,7 +502,7 @@ impl Feed {
                 self.stats.images_refused.inc();
                 self.with(place, |instrument, _, context| {
                     let jitter = context.jitter();
-                    instrument.image_failed(now, jitter);
+                    instrument.want.failed(now, jitter);
                 });
             }
         }
@@ -563,26 +567,40 @@ impl Feed {
 
     /// Asks for the image of an instrument when it is time; returns when it is time next.
     fn want_image(&mut self, place: usize, now: Nanos) -> Nanos {
-        let instrument = &mut self.instruments[place];
-        let first = match instrument.want {
+        let instrument = &self.instruments[place];
+        let first = match instrument.want.image {
             ImageWant::Here | ImageWant::Never => return Nanos::MAX,
             ImageWant::At(at) | ImageWant::Asked(at) if at > now => return at,
-            ImageWant::At(_) => !instrument.has_asked(),
+            ImageWant::At(_) if !self.rules.images_in_order && !instrument.want.is_subscribed => {
+                // Neither came: the connection may never bring any.
+                self.requests.push(Request::Reconnect);
+                return now + IMAGE_TIMEOUT_NS;
+            }
+            ImageWant::At(_) if instrument.want.has_asked && instrument.is_cleared() => {
+                self.instruments[place].want.image = ImageWant::Here;
+                return Nanos::MAX;
+            }
+            ImageWant::At(_) => !instrument.want.has_asked,
             ImageWant::Asked(_) => false,
         };
         let id = instrument.entry().instrument.id;
-        let again = now + IMAGE_TIMEOUT_NS;
-        instrument.asked(again);
-        match self.decoder.resync(id, first) {
+        let again = match self.decoder.resync(id, first) {
             Resync::Rest(path) => {
                 let connection = self.connection;
                 self.requests.push(Request::Image { instrument: id, path, connection });
+                // However long it waits for its turn, an answer comes, be it that there is none.
+                Nanos::MAX
             }
             Resync::Send(texts) => {
                 self.sent_ns = now;
                 self.requests.extend(texts.into_iter().map(Request::Send));
+                if !first {
+                    self.instruments[place].ends_stream();
+                }
+                now + IMAGE_TIMEOUT_NS
             }
-        }
+        };
+        self.instruments[place].want.asked(again);
         again
     }
 

@@ -8,6 +8,7 @@ pub mod clock;
 mod affinity;
 mod mutant;
 pub mod stats;
+pub mod overview;
 pub mod config;
 pub mod places;
 pub mod venue;
@@ -17,6 +18,7 @@ pub mod http;
 pub mod door;
 pub mod admin;
 pub mod serve;
-pub mod tail;
+pub mod client;
+pub mod cli;
 #[cfg(test)]
 mod simulation;

@@ -41,6 +41,11 @@ pub const BATCH_NS_MAX: Nanos = 200_000;
 /// the image is asked for anew.
 pub const IMAGE_BUFFER_EVENTS_MAX: usize = 8_192;
 
+/// Fetched images of one instrument that are refused one after the other because they are older than
+/// what its readers have seen: a server that lags has caught up by then. The next one is taken, as a
+/// venue that began its numbers anew has no other.
+pub const IMAGES_BEHIND_MAX: u32 = 3;
+
 /// Level changes in those events, with the same policy.
 pub const IMAGE_BUFFER_LEVELS_MAX: usize = 262_144;
 
@@ -66,6 +71,13 @@ pub const MISMATCHES_MAX: usize = 3;
 
 /// See [`MISMATCHES_MAX`].
 pub const MISMATCHES_NS: Nanos = 60 * SECOND_NS;
+
+/// Trades that may be missing between two that follow each other. One whose number is further ahead is
+/// left out as malformed, and believed when the next is near it.
+pub const TRADES_LOST_MAX: u64 = 1_000_000;
+
+/// The largest number of a trade that is believed at all: no venue counts beyond it.
+pub const TRADE_NUMBER_MAX: u64 = i64::MAX as u64;
 
 /// An image that has not come after this long is asked for again.
 pub const IMAGE_TIMEOUT_NS: Nanos = 30 * SECOND_NS;
@@ -102,6 +114,15 @@ pub const HAND_OVER_SETTLE_NS: Nanos = SECOND_NS;
 /// a full connection of Binance take.
 pub const HAND_OVER_NS_MAX: Nanos = 30 * 60 * SECOND_NS;
 
+/// A book that was handed over to a connection that is behind it is held for this long until that
+/// has caught up: two connections to one venue are not further apart. Then it is a gap: the numbers
+/// of the new connection may not be those of the old one.
+pub const HAND_OVER_LAG_NS_MAX: Nanos = 2 * SECOND_NS;
+
+/// How long the venue may leave what is sent to it unread: nothing is heard of it meanwhile. Then the
+/// connection is made anew.
+pub const VENUE_SEND_NS_MAX: Nanos = 5 * SECOND_NS;
+
 /// Texts that wait to be sent to a venue within its limit of messages; with more the connection is
 /// made anew.
 pub const VENUE_TEXTS_MAX: usize = 1_024;
@@ -112,6 +133,9 @@ pub const FIRST_SCALE_MAX: u8 = 8;
 /// The largest mantissa for which a scale is guessed: numbers a hundred thousand times as large
 /// still fit.
 pub const GUESSED_MANTISSA_MAX: u64 = i64::MAX as u64 / 100_000;
+
+/// Pages that an instrument list may have: at a thousand a page, more than any venue lists.
+pub const LIST_PAGES_MAX: usize = 20;
 
 /// REST requests waiting for their turn at one venue: one per instrument can be under way. What does
 /// not fit counts as failed.
@@ -134,6 +158,10 @@ pub const BAN_FIRST_NS: Nanos = 30 * SECOND_NS;
 
 /// Longest such pause.
 pub const BAN_MAX_NS: Nanos = 60 * 60 * SECOND_NS;
+
+/// Clients are let in without the instruments of a list that has not come this long after the start:
+/// one venue that is down keeps nobody from the others for longer than a drain before it did.
+pub const LISTS_WAIT_NS: Nanos = DRAIN_RETRY_MS * MILLI_NS;
 
 /// Instrument lists are read again about this often: within a quarter of it, drawn at random.
 pub const LISTINGS_EVERY_NS: Nanos = 10 * 60 * SECOND_NS;
@@ -347,6 +375,15 @@ pub const REFUSED_RETRY_MS: u64 = 5_000;
 
 /// Connections of operators; more wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Connections that an operator is told of: as many as fit any screen.
+pub const WORST_CONNECTIONS_MAX: usize = 100;
+
+/// A shard that has not told of its connections after this long is left out, and it is said.
+pub const OVERVIEW_WAIT_NS: Nanos = SECOND_NS;
+
+/// Bytes of an overview that is read: all that it lists is bounded, and far within this.
+pub const OVERVIEW_BYTES_MAX: usize = 1 << 20;
 
 /// From accept to the end of the request's head.
 pub const REQUEST_HEAD_NS_MAX: Nanos = 5 * SECOND_NS;

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use feed_sim::market::MarketOptions;
+use feed_sim::exchange::ExchangeOptions;
+use feed_sim::serve::ServedExchange;
+use feed_sim::venue::Dialect;
 use tickfan_core::market::{Channel, Listing, Nanos, Scales, State, Trading, Why};
 use tickfan_core::snapshot::marks::Marks;
 use tickfan_core::snapshot::{Entry, Registry};
@@ -37,14 +39,15 @@ use crate::feed::{Feed, FeedOptions};
 use crate::http;
 use crate::limits::{
     BACKOFF_FIRST_NS, BACKOFF_MAX_NS, CONNECTIONS_PER_ADDRESS, DRAIN_NS, FEED_FAILURES_MAX,
-    FEED_FAILURES_NS, INSTRUMENTS_MAX, SECOND_NS,
+    FEED_FAILURES_NS, INSTRUMENTS_MAX, LIST_PAGES_MAX, SECOND_NS,
 };
 use crate::places::Places;
 use crate::stats::{SharedStats, Stats};
 use crate::venue::{self, Endpoints, Subscription};
 
-/// Epochs begin at the seconds since 2020-01-01.
-const EPOCH_ORIGIN_S: u64 = 1_577_836_800;
+mod opening;
+
+use opening::Opening;
 
 /// A running gateway. It stops when this is dropped.
 #[derive(Debug)]
@@ -87,6 +90,14 @@ impl Running {
     }
 }
 
+/// Says what [`start`] would refuse of a configuration without trying anything.
+///
+/// # Errors
+/// When an address of a venue cannot be read, or a venue has no list of all its instruments.
+pub fn check(config: &Config) -> Result<()> {
+    config.feeds.iter().try_for_each(|feed| addresses(feed).map(drop))
+}
+
 /// Starts a gateway. Nothing is started unless everything can be.
 ///
 /// # Errors
@@ -125,7 +136,7 @@ pub fn start(config: Config) -> Result<Running> {
 
     let rest_runtime = runtime()?;
     let feed_runtime = runtime()?;
-    let epoch = (clock.now() / SECOND_NS).saturating_sub(EPOCH_ORIGIN_S) as u32;
+    let mut opening = Opening::new(clock.now());
     let mut watchdogs: Vec<_> = shards
         .iter()
         .enumerate()
@@ -139,6 +150,11 @@ pub fn start(config: Config) -> Result<Running> {
         watchdogs.push((format!("feed {}", feed.venue.name()), Arc::clone(&watchdog)));
         let addresses = addresses(&feed)?;
         let endpoints = venue::endpoints(feed.venue);
+        let is_listed = match feed.symbols {
+            Symbols::All => opening.await_list(feed.venue, stats.feed(feed.venue)),
+            // They are known whether or not the list comes.
+            Symbols::Named(_) => watch::Sender::new(false),
+        };
         let feed = FeedTask {
             dialer: hosts.dialer(addresses.stream, &endpoints),
             rest_host: hosts.rest(addresses.rest, &endpoints),
@@ -149,7 +165,8 @@ pub fn start(config: Config) -> Result<Running> {
             stats: Arc::clone(&stats),
             clock: clock.clone(),
             rest: rest_runtime.handle().clone(),
-            epoch,
+            epoch: opening.epoch(),
+            is_listed,
             watchdog,
         };
         feed.register_named()?;
@@ -165,6 +182,7 @@ pub fn start(config: Config) -> Result<Running> {
         runtime.spawn(async move { tick(&watchdog, &clock).await });
     }
 
+    let is_open = Arc::new(AtomicBool::new(false));
     let is_draining = Arc::new(AtomicBool::new(false));
     let door = Arc::new(Door {
         registry: Arc::clone(&registry),
@@ -181,12 +199,19 @@ pub fn start(config: Config) -> Result<Running> {
     });
     let operators = Arc::new(Admin {
         registry: Arc::clone(&registry),
+        shards: Arc::clone(&shards),
         stats: Arc::clone(&stats),
         clock: clock.clone(),
         watchdogs,
+        is_open: Arc::clone(&is_open),
         is_draining: Arc::clone(&is_draining),
+        asking: tokio::sync::Mutex::default(),
     });
-    let clients = door_runtime.spawn(door.run(listener));
+    let clients = door_runtime.spawn(async move {
+        opening.wait().await;
+        is_open.store(true, Ordering::Relaxed);
+        door.run(listener).await;
+    });
     let operators = door_runtime.spawn(operators.run(admin_listener));
     door_runtime.spawn(async move {
         tokio::select! { _ = clients => {} _ = operators => {} }
@@ -215,9 +240,11 @@ pub fn start_simulator(seed: u64, symbols: usize, rate: u32) -> Result<SocketAdd
         .block_on(tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)))
         .context("cannot listen on loopback for the simulator")?;
     let address = listener.local_addr()?;
-    let options = MarketOptions { seed, symbols, rate, start_ns: feed_sim::clock::wall_ns() };
+    let start_ns = feed_sim::clock::wall_ns();
+    let options = ExchangeOptions::of(Dialect::BinanceSpot, seed, symbols, start_ns).at_rate(rate);
     std::thread::Builder::new().name("simulator".to_owned()).spawn(move || {
-        if let Err(error) = runtime.block_on(feed_sim::serve::serve(listener, options)) {
+        let served = runtime.block_on(async { ServedExchange::new(options).serve(listener).await });
+        if let Err(error) = served {
             tracing::error!(%error, "the simulator failed");
         }
     })?;
@@ -332,6 +359,8 @@ struct FeedTask {
     clock: Clock,
     rest: Handle,
     epoch: u32,
+    /// Told when the instruments of the venue's list are known.
+    is_listed: watch::Sender<bool>,
     watchdog: Arc<AtomicU64>,
 }
 
@@ -407,6 +436,7 @@ impl FeedTask {
         let mut sessions =
             Sessions { running: JoinSet::new(), served: HashSet::new(), rest, listings };
         self.start_sessions(&mut sessions, &first);
+        self.is_listed.send_replace(true);
         let mut next_listings = pin!(self.next_listings());
         loop {
             tokio::select! {
@@ -567,10 +597,19 @@ impl FeedTask {
         // It may be 20 MB: fetched and read on the REST thread.
         let fetched = self.rest.spawn(async move {
             let mut listings = HashMap::new();
-            for path in endpoints.instruments_paths {
-                let body = host.get(path, endpoints.instruments_weight, &stats).await?;
-                let part = venue::listings(venue, &body)?;
-                listings.extend(part.into_iter().map(|l| (Arc::clone(&l.native), l)));
+            for first in endpoints.instruments_paths {
+                let mut path = Some((*first).to_owned());
+                for _ in 0..LIST_PAGES_MAX {
+                    let Some(page) = path.take() else { break };
+                    let body = host.get(&page, endpoints.instruments_weight, &stats).await?;
+                    let part = venue::listings(venue, &body)?;
+                    listings.extend(part.into_iter().map(|l| (Arc::clone(&l.native), l)));
+                    path = venue::next_page(venue, first, &body)?;
+                }
+                if path.is_some() {
+                    // Half a list would close what is in the other half.
+                    return Err(anyhow!("it has more than {LIST_PAGES_MAX} pages"));
+                }
             }
             anyhow::Ok(listings)
         });

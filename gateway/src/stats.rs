@@ -114,6 +114,8 @@ mod feed {
             checksums_off = "Times the venue's checksum of an instrument was no longer asked",
             /// Restarts.
             restarts = "Times the feed was started again after it failed",
+            /// Lists that clients did not wait for.
+            lists_missed = "Instrument lists that had not come when clients were let in",
         }
     }
 

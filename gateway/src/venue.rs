@@ -19,6 +19,8 @@ pub mod kraken;
 pub mod kraken_v1;
 pub mod okx;
 mod tape;
+#[cfg(test)]
+mod testing;
 mod text;
 
 /// What is wrong with a venue's message.
@@ -102,8 +104,11 @@ pub trait VenueDecoder: Send {
     /// [`DecodeError`] when the message cannot be read; then nothing of it is in `out`.
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError>;
 
-    /// The function that decodes REST images of this venue.
-    fn image_decoder(&self) -> ImageDecoder;
+    /// The function that decodes REST images of this venue, and large ones of its stream; refuses
+    /// everything where there are neither.
+    fn image_decoder(&self) -> ImageDecoder {
+        Arc::new(|_, _, _| Err(Malformed::Field("image")))
+    }
 
     /// What a REST image weighs in the venue's count of requests, at the depth that is asked for.
     fn image_weight(&self) -> u32 {
@@ -111,22 +116,31 @@ pub trait VenueDecoder: Send {
     }
 
     /// The venue has a best bid and offer of its own, so that ours does not hang on the book.
-    fn has_bbo_stream(&self) -> bool;
+    fn has_bbo_stream(&self) -> bool {
+        false
+    }
 
     /// The check that the venue's checksum asks for, over the best levels of both sides (best first)
     /// with their mantissas at the digits given; `None` where the venue has none.
-    fn checksum(&self) -> Option<Checksum>;
+    fn checksum(&self) -> Option<Checksum> {
+        None
+    }
 
     /// The venue says something at least this often when all is well, in nanoseconds; silence for
     /// longer makes its instruments stale.
     fn silence_ns(&self) -> Nanos;
 
-    /// The text to send when nothing was sent for a while, and after how many nanoseconds.
-    fn keepalive(&self) -> Option<(String, Nanos)>;
+    /// The text to send when nothing was sent for a while, and after how many nanoseconds;
+    /// `None` where a silent client is kept.
+    fn keepalive(&self) -> Option<(String, Nanos)> {
+        None
+    }
 
     /// The book is cut to this many levels a side after every event, because the venue does not
-    /// remove what falls out.
-    fn truncate_at(&self) -> Option<usize>;
+    /// remove what falls out; `None` where it does.
+    fn truncate_at(&self) -> Option<usize> {
+        None
+    }
 
     /// Every instrument has a heartbeat of its own ([`MarketEvent::Heartbeat`]) at least this often,
     /// in nanoseconds; the first one missing makes its book suspect.
@@ -134,6 +148,18 @@ pub trait VenueDecoder: Send {
     /// [`MarketEvent::Heartbeat`]: tickfan_core::market::MarketEvent::Heartbeat
     fn heartbeat_ns(&self) -> Option<Nanos> {
         None
+    }
+
+    /// Images are fetched over REST ([`Resync::Rest`]), so that the stream may bring events that are
+    /// older than they are; else they come in order with the events.
+    fn fetches_images(&self) -> bool {
+        false
+    }
+
+    /// Nothing but the numbers of the trades tells that a message of the connection was lost: a hole
+    /// in them makes the book suspect, and it is asked for anew.
+    fn trades_vouch(&self) -> bool {
+        false
     }
 
     /// What a stream message is that is too long to be decoded between two others: the whole book
@@ -242,6 +268,17 @@ pub fn listings(venue: Venue, body: &[u8]) -> Result<Vec<Listing>, Malformed> {
         Venue::BybitSpot | Venue::BybitLinear => bybit::listings(body),
         Venue::Deribit => deribit::listings(body),
         Venue::Bitfinex => bitfinex::listings(body),
+    }
+}
+
+/// Where the instrument list goes on behind the page that was read from `path`; `None` = it is whole.
+///
+/// # Errors
+/// As of [`listings`].
+pub fn next_page(venue: Venue, path: &str, body: &[u8]) -> Result<Option<String>, Malformed> {
+    match venue {
+        Venue::BybitLinear => bybit::next_page(path, body),
+        _ => Ok(None),
     }
 }
 

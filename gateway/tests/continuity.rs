@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
-use tickfan::feed::{Feed, FeedOptions, Request};
+use tickfan::feed::{Feed, Request};
 use tickfan::limits::SECOND_NS;
 use tickfan::stats::Stats;
 use tickfan_core::market::{Nanos, State, Venue, Why};
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
+
+#[path = "common/feed.rs"]
+mod feed;
 
 struct Scene {
     feed: Feed,
@@ -20,15 +23,8 @@ struct Scene {
 impl Scene {
     fn new(venue: Venue, symbol: &str) -> Self {
         let entries = Registry::new(1).register(venue, &[Arc::from(symbol)], 7, 1).unwrap();
-        let mut feed = Feed::new(FeedOptions {
-            venue,
-            instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
-            depth: None,
-            trades: None,
-            marks: Vec::new(),
-            stats: Stats::default().feed(venue),
-            seed: 1,
-        });
+        let options = feed::options(venue, &entries, Stats::default().feed(venue));
+        let mut feed = Feed::new(options);
         feed.on_connected(SECOND_NS);
         feed.take_requests();
         Self { feed, entry: Arc::clone(&entries[0]), now: SECOND_NS }

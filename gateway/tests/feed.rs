@@ -9,11 +9,18 @@ use std::sync::Arc;
 
 use tickfan::feed::{Feed, FeedOptions, Request};
 use tickfan::limits::{
-    BATCH_MESSAGES_MAX, BATCH_NS_MAX, CROSSED_GRACE_NS, IMAGE_BUFFER_EVENTS_MAX, SECOND_NS,
+    BATCH_MESSAGES_MAX, BATCH_NS_MAX, CROSSED_GRACE_NS, IMAGE_BUFFER_EVENTS_MAX, IMAGE_TIMEOUT_NS,
+    IMAGES_BEHIND_MAX, SECOND_NS,
 };
 use tickfan::stats::Stats;
-use tickfan_core::market::{Channel, EventBatch, Level, Nanos, Px, Qty, State, Venue, Why};
+use tickfan_core::decimal::Decimal;
+use tickfan_core::market::{
+    Channel, EventBatch, Level, Listing, Nanos, Px, Qty, State, Trading, Venue, Why,
+};
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
+
+#[path = "common/feed.rs"]
+mod feed;
 
 struct Scene {
     feed: Feed,
@@ -24,15 +31,9 @@ struct Scene {
 fn scene() -> Scene {
     let natives = [Arc::from("AAAUSDT"), Arc::from("BBBUSDT")];
     let entries = Registry::new(10).register(Venue::BinanceSpot, &natives, 7, 1).unwrap();
-    let mut feed = Feed::new(FeedOptions {
-        venue: Venue::BinanceSpot,
-        instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
-        depth: Some(100),
-        trades: None,
-        marks: Vec::new(),
-        stats: Stats::default().feed(Venue::BinanceSpot),
-        seed: 1,
-    });
+    let stats = Stats::default().feed(Venue::BinanceSpot);
+    let options = feed::options(Venue::BinanceSpot, &entries, stats);
+    let mut feed = Feed::new(FeedOptions { depth: Some(100), ..options });
     feed.on_connected(SECOND_NS);
     let mut scene = Scene { feed, entries, now: SECOND_NS };
     scene.feed.take_requests();
@@ -250,6 +251,94 @@ fn an_image_for_a_book_that_is_served_is_of_use_only_where_it_joins() {
 }
 
 #[test]
+fn a_book_whose_subscription_is_refused_or_not_confirmed_is_never_live() {
+    let reconnected = || {
+        let mut scene = Scene::synced();
+        scene.feed.on_disconnected(Why::Disconnected, scene.now);
+        scene.feed.on_connected(scene.now);
+        scene.feed.take_requests();
+        scene
+    };
+    let mut scene = reconnected();
+    scene.say(r#"{"error":{"code":2,"msg":"Invalid request"},"id":1}"#);
+    for symbol in [0, 1] {
+        assert_eq!(scene.state(symbol, Channel::Book).0, State::Closed);
+        assert_eq!(scene.state(symbol, Channel::Bbo).0, State::Closed);
+    }
+    scene.wait(IMAGE_TIMEOUT_NS);
+    assert_eq!(scene.feed.take_requests(), [], "neither an image nor a connection");
+
+    let mut scene = reconnected();
+    scene.wait(IMAGE_TIMEOUT_NS - 1_000_000);
+    assert_eq!(scene.feed.take_requests(), [], "the venue has its time to answer");
+    scene.say(&depth(101, 101, r#"["9.9","9"]"#, ""));
+    assert_eq!(scene.asked().len(), 1, "an event is as good as a word");
+    scene.wait(SECOND_NS);
+    assert!(scene.feed.take_requests().contains(&Request::Reconnect), "of the other none came");
+    assert_eq!(scene.state(1, Channel::Book).0, State::Stale);
+}
+
+#[test]
+fn an_image_that_waits_for_its_turn_is_asked_for_once() {
+    let mut scene = scene();
+    assert_eq!(scene.asked().len(), 2);
+    for _ in 0..60 {
+        scene.wait(60 * SECOND_NS);
+        // Nothing is the matter with the stream.
+        scene.feed.on_heard(scene.now);
+        assert_eq!(scene.asked(), [""; 0], "the budget of the venue may take hours");
+    }
+    let id = scene.entries[0].instrument.id;
+    scene.feed.on_image(id, scene.feed.connection(), None, scene.now);
+    assert_eq!(scene.asked().len(), 1, "the answer was that there is none");
+}
+
+#[test]
+fn an_image_that_lags_takes_no_served_book_back_in_time() {
+    let mut scene = Scene::synced();
+    scene.say(&depth(101, 105, r#"["10.1","1"]"#, ""));
+    let served = scene.snapshot(0);
+    // One more than a book that is lost would refuse.
+    for _ in 0..=IMAGES_BEHIND_MAX {
+        scene.wait(10 * SECOND_NS);
+        assert_eq!(scene.asked().len(), 1, "it is crossed still");
+        scene.image(0, 104, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+        assert!(
+            Arc::ptr_eq(&served, &scene.snapshot(0)),
+            "nothing came that it could be joined with"
+        );
+    }
+    assert_eq!(scene.state(0, Channel::Book), (State::Suspect, Why::Crossed, 7));
+    scene.wait(10 * SECOND_NS);
+    assert_eq!(scene.asked().len(), 1);
+    scene.image(0, 105, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::Uncrossed, 7));
+}
+
+#[test]
+fn a_symbol_that_is_listed_again_may_number_anew() {
+    let mut scene = Scene::synced();
+    let listing = Listing {
+        native: Arc::from("AAAUSDT"),
+        base: Arc::from("AAA"),
+        quote: Arc::from("USDT"),
+        kind: Arc::from("spot"),
+        tick: Decimal { mantissa: 1, scale: 1 },
+        lot: Decimal { mantissa: 1, scale: 0 },
+        trading: Trading::Open,
+    };
+    let id = scene.entries[0].instrument.id;
+    for (listing, state) in [(None, State::Closed), (Some(&listing), State::Syncing)] {
+        scene.feed.on_listing(id, listing, scene.now);
+        scene.feed.publish(scene.now);
+        assert_eq!(scene.state(0, Channel::Book).0, state);
+    }
+    assert_eq!(scene.asked().len(), 1);
+    scene.image(0, 7, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::Synced, 8));
+}
+
+#[test]
 fn an_image_of_an_earlier_connection_is_none() {
     let mut scene = scene();
     assert_eq!(scene.asked().len(), 2);
@@ -269,6 +358,41 @@ fn an_image_of_an_earlier_connection_is_none() {
     assert_eq!(scene.asked(), [""; 0], "the later request is still under way");
     scene.image(0, 100, r#"["10.0","1"]"#, r#"["10.1","1"]"#);
     assert_eq!(scene.state(0, Channel::Book).0, State::Live);
+}
+
+#[test]
+fn after_a_reconnect_an_image_older_than_what_was_seen_is_asked_for_again_and_not_for_ever() {
+    let reconnected = || {
+        let mut scene = Scene::synced();
+        scene.say(&depth(101, 103, r#"["9.9","9"]"#, ""));
+        scene.feed.on_disconnected(Why::Disconnected, scene.now);
+        scene.feed.on_connected(scene.now);
+        scene.say(r#"{"result":null,"id":1}"#);
+        assert_eq!(scene.asked().len(), 2);
+        scene
+    };
+    let old = |scene: &mut Scene| scene.image(0, 102, r#"["9.8","1"]"#, r#"["10.1","1"]"#);
+    let mut scene = reconnected();
+    old(&mut scene);
+    assert_eq!(scene.state(0, Channel::Book).0, State::Stale, "it would take readers back in time");
+    assert_eq!(scene.asked().len(), 1);
+    scene.image(0, 103, r#"["9.9","9"]"#, r#"["10.1","1"]"#);
+    assert_eq!(scene.state(0, Channel::Book), (State::Live, Why::Synced, 8));
+
+    let mut scene = reconnected();
+    scene.say(&depth(103, 104, r#"["9.7","1"]"#, ""));
+    old(&mut scene);
+    assert_eq!(scene.state(0, Channel::Book).0, State::Live, "with what waited it is the newest");
+
+    let mut scene = reconnected();
+    for _ in 0..IMAGES_BEHIND_MAX {
+        old(&mut scene);
+        assert_eq!(scene.state(0, Channel::Book).0, State::Stale);
+        scene.wait(10 * SECOND_NS);
+        assert!(scene.asked().iter().any(|path| path.contains("AAAUSDT")));
+    }
+    old(&mut scene);
+    assert_eq!(scene.state(0, Channel::Book).0, State::Live, "its numbers began anew");
 }
 
 #[test]

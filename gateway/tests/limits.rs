@@ -232,6 +232,14 @@ fn only_pages_of_named_origins_may_connect() {
         ("Origin: ", "403"),
         ("Origin: https://example.com\r\nOrigin: https://example.org", "403"),
         ("Origin: https://example.com, https://example.org", "403"),
+        // The gateway's own page: the request goes to where it came from.
+        ("Origin: http://x", "101"),
+        ("Origin: https://x", "101"),
+        ("Origin: http://x:8080", "403"),
+        ("Origin: http://xx", "403"),
+        ("Origin: ftp://x", "403"),
+        ("Origin: x", "403"),
+        ("Origin: http://x\r\nOrigin: https://example.org", "403"),
     ];
     let running = start_with_rules(r#"origins = ["https://example.com", "http://localhost:3000"]"#);
     for (lines, wanted) in cases {
@@ -239,10 +247,11 @@ fn only_pages_of_named_origins_may_connect() {
     }
     let refused = cases.iter().filter(|(_, wanted)| *wanted == "403").count() as u64;
     assert_eq!(metric(&running, "tickfan_origins_refused_total"), refused);
-    // Without the key every page may, and with an empty list none.
+    // Without the key every page may, and with an empty list only our own.
     assert_eq!(status(&start_with_rules(""), "Origin: https://example.org"), "101");
     assert_eq!(status(&start_with_rules("origins = []"), "Origin: https://example.org"), "403");
     assert_eq!(status(&start_with_rules("origins = []"), ""), "101");
+    assert_eq!(status(&start_with_rules("origins = []"), "Origin: http://x"), "101");
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod client;
 mod gateway;
 
 use client::{Client, Heard};
-use gateway::{get, get_json, http, metric, wait_until};
+use gateway::{exchange, get, get_json, http, metric, wait_until};
 
 /// One gateway for all tests that leave it running.
 static GATEWAY: LazyLock<Running> = LazyLock::new(|| gateway::start_on_simulator(4, 1_000));
@@ -390,6 +390,43 @@ fn http_errors_have_a_status_and_a_code() {
         assert!(!body["message"].as_str().unwrap().is_empty());
     }
     assert_eq!(get(GATEWAY.listen, "/").0, 200);
+}
+
+/// The lines of a head that are the same whenever it is asked for.
+fn lasting(head: &str) -> Vec<&str> {
+    head.lines().filter(|line| !line.starts_with("date:")).collect()
+}
+
+#[test]
+fn head_is_answered_as_get_without_the_body() {
+    let (door, operators) = (GATEWAY.listen, GATEWAY.admin);
+    for (address, target, status) in [
+        (door, "/", 200),
+        (door, "/client.js", 200),
+        (door, "/v1/instruments", 200),
+        (door, "/v1/stream", 400),
+        (door, "/v1/book?symbol=sim:NOPE", 404),
+        (door, "/nowhere", 404),
+        (operators, "/livez", 200),
+        (operators, "/readyz", 200),
+    ] {
+        assert_eq!(http(address, "HEAD", target), (status, String::new()), "{target}");
+        let ((got, body), (asked, _)) =
+            (exchange(address, "GET", target), exchange(address, "HEAD", target));
+        assert_eq!(lasting(&asked), lasting(&got), "{target}");
+        assert!(got.contains(&format!("content-length: {}", body.len())), "{target}: {got}");
+    }
+    // These are never twice the same.
+    for (address, target) in [
+        (door, "/v1/book?symbol=sim:BTCUSDT"),
+        (door, "/v1/trades?symbol=sim:BTCUSDT"),
+        (operators, "/metrics"),
+        (operators, "/overview"),
+    ] {
+        assert_eq!(http(address, "HEAD", target), (200, String::new()), "{target}");
+    }
+    let (refusal, _) = exchange(door, "DELETE", "/v1/book");
+    assert!(refusal.lines().any(|line| line == "allow: GET, HEAD"), "{refusal}");
 }
 
 #[test]

@@ -8,8 +8,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use feed_sim::recording::{self as recorded, Kind, Line, LostLine, Recording};
+use feed_sim::exchange::{Exchange, ExchangeOptions};
+use feed_sim::record::{self, Length};
+use feed_sim::recording::{self as recorded, Kind, Line, LostLine, Recording, StateRow, Writer};
 use feed_sim::truth::{Truth, TruthBook};
+use feed_sim::venue::Dialect;
 use tickfan::feed::{Feed, FeedOptions, Request};
 use tickfan::stats::Stats;
 use tickfan_core::decimal::{Decimal, fraction_digits, write_decimal};
@@ -19,6 +22,8 @@ use tickfan_core::market::{
 };
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 
+#[path = "common/feed.rs"]
+mod feed;
 #[path = "common/recording.rs"]
 mod recording;
 
@@ -26,8 +31,12 @@ mod recording;
 type States = HashMap<String, Vec<(u64, u32)>>;
 
 fn states(folder: &Path, name: &str) -> States {
+    by_symbol(recorded::states(&recording::path(folder, name)).unwrap())
+}
+
+fn by_symbol(rows: Vec<StateRow>) -> States {
     let mut states = States::new();
-    for row in recorded::states(&recording::path(folder, name)).unwrap() {
+    for row in rows {
         states.entry(row.symbol).or_default().push((row.line, row.crc_top20));
     }
     states
@@ -64,21 +73,23 @@ struct Run {
     requests: Vec<Request>,
 }
 
-fn run(recording: &Recording, states: &States) -> Run {
+/// `depth`: to how many levels the books were asked for, where that is not the venue's most.
+fn run(recording: &Recording, states: &States, depth: Option<u32>) -> Run {
     let venue = recording.dialect.venue();
     let mut natives: Vec<Arc<str>> = states.keys().map(|symbol| Arc::from(&**symbol)).collect();
     natives.sort_unstable();
     let entries = Registry::new(100).register(venue, &natives, 7, 1).unwrap();
-    let mut feed = Feed::new(FeedOptions {
-        venue,
-        instruments: entries.iter().map(|entry| (Arc::clone(entry), None)).collect(),
-        depth: None,
-        trades: None,
-        marks: Vec::new(),
-        stats: Stats::default().feed(venue),
-        seed: 1,
-    });
-    feed.on_connected(recording.lines[0].recv_ns);
+    let options = feed::options(venue, &entries, Stats::default().feed(venue));
+    let mut feed = Feed::new(FeedOptions { depth, ..options });
+    let begins_ns = recording.lines[0].recv_ns;
+    feed.on_connected(begins_ns);
+    if recording.dialect.fetches_images() {
+        // What the recorder asked for was confirmed to it, under numbers of its own.
+        for id in 1..=feed.decoder().subscribe().len() {
+            let confirmed = format!(r#"{{"result":null,"id":{id}}}"#);
+            feed.on_message(&mut confirmed.into_bytes(), begins_ns);
+        }
+    }
     Run { feed, entries, requests: Vec::new() }
 }
 
@@ -105,7 +116,7 @@ impl Run {
                 }
             }
             Kind::Rest => {
-                // The feed has asked for it by now: its subscription is never confirmed here.
+                // The feed has asked for it by now.
                 self.feed.on_time(line.recv_ns);
                 let symbol = line.rest_symbol().unwrap();
                 self.rest_image(symbol, &mut line.payload.to_vec(), line.recv_ns);
@@ -149,13 +160,11 @@ impl Run {
 }
 
 /// Every publication equals a row of the states.
-fn check_states(name: &str) {
-    let Some(folder) = recording::folder() else { return };
-    let recording = recording::open(&folder, name);
-    let states = states(&folder, name);
+fn check_states(recording: &Recording, states: &States, depth: Option<u32>) {
+    let name = &recording.name;
     // Batches of one message show every state; longer ones must show some, in order.
     for batch in [1, 7, 256] {
-        let mut run = run(&recording, &states);
+        let mut run = run(recording, states, depth);
         let mut shown: HashMap<Arc<str>, u64> = HashMap::new();
         let entries = run.entries.clone();
         let mut publications = 0;
@@ -169,7 +178,7 @@ fn check_states(name: &str) {
             for entry in &entries {
                 let snapshot = entry.load();
                 let native = &entry.instrument.native;
-                match (snapshot.book.status.state, row_at(&states, native, line.number)) {
+                match (snapshot.book.status.state, row_at(states, native, line.number)) {
                     (State::Syncing, None) => {}
                     (State::Live, Some((at, crc))) => {
                         assert_eq!(
@@ -235,7 +244,7 @@ fn is_numbered_by_connection(venue: Venue) -> bool {
 /// connection: then nobody can know whose was lost.
 fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
     let lost = format!("{} without line {}", recording.name, fault.drop_line);
-    let mut run = run(recording, states);
+    let mut run = run(recording, states, None);
     let mut truth = Truth::new(recording.dialect);
     let venue = recording.dialect.venue();
     let entries = run.entries.clone();
@@ -314,10 +323,10 @@ fn check_fault(recording: &Recording, states: &States, fault: &LostLine) {
 }
 
 fn check(name: &str, faults_expected: usize) {
-    check_states(name);
     let Some(folder) = recording::folder() else { return };
     let recording = recording::open(&folder, name);
     let states = states(&folder, name);
+    check_states(&recording, &states, None);
     let faults = recorded::lost_lines(&recording::path(&folder, name)).unwrap();
     assert_eq!(faults.len(), faults_expected, "{name}: rows of faults.json");
     for fault in &faults {
@@ -388,4 +397,29 @@ fn okx_three_symbols() {
 #[test]
 fn bybit_linear_four_symbols() {
     check("bybit-linear-4sym-20260809", 5);
+}
+
+/// A short run of the synthetic exchange: the states of its own books must be what the feed makes of its
+/// words.
+fn check_exchange(options: ExchangeOptions) {
+    let length = Length { duration_ns: 2_000_000_000, messages: 1_000 };
+    let mut writer = Writer::<Vec<u8>, Vec<u8>>::default();
+    record::exchange(options, length, &mut writer).unwrap();
+    let [lines, states, _] = writer.into_texts();
+    let name = format!("{}-seed{}", options.dialect.in_recordings(), options.seed);
+    let recording = Recording::from_text(&name, lines).unwrap();
+    let states = by_symbol(recorded::states_from_text(str::from_utf8(&states).unwrap()).unwrap());
+    assert_eq!(states.len(), options.symbols, "{name}");
+    let depth = Exchange::depth(options.dialect).map(|depth| u32::try_from(depth).unwrap());
+    check_states(&recording, &states, depth);
+}
+
+#[test]
+fn the_synthetic_exchange_of_every_dialect() {
+    for dialect in Dialect::ALL {
+        let options = ExchangeOptions::of(dialect, 11, 3, 1_790_000_000_000_000_000);
+        // Deep books of which a timer tells where the venue has one, and small ones told at once.
+        check_exchange(options);
+        check_exchange(options.small(2_000_000));
+    }
 }

@@ -140,14 +140,21 @@ mod tests {
             bid in any::<bool>(),
             ops in proptest::collection::vec((0i64..400, 0i64..4), 1..1_500),
             depth in 1usize..300,
+            publish_every in 1usize..40,
         ) {
             let side = if bid { Side::Bid } else { Side::Ask };
             let mut under_test = BookSide::new(side);
             let mut model = BTreeMap::new();
+            // What readers hold is shared with what is changed next, and must stay as it was.
+            let mut published = (under_test.clone(), Vec::new());
             for (i, (px, qty)) in ops.iter().enumerate() {
                 let before = if *qty == 0 { model.remove(px) } else { model.insert(*px, *qty) };
                 let changed = if *qty == 0 { before.is_some() } else { before != Some(*qty) };
                 prop_assert_eq!(under_test.set(Px(*px), Qty(*qty)), changed);
+                if i % publish_every == 0 {
+                    prop_assert_eq!(levels(&published.0), published.1);
+                    published = (under_test.clone(), levels(&under_test));
+                }
                 if i % 500 == 499 {
                     under_test.truncate(depth);
                     let keys: Vec<i64> = if bid {
@@ -159,6 +166,7 @@ mod tests {
                 }
             }
             prop_assert!(under_test.is_sound());
+            prop_assert_eq!(levels(&published.0), published.1);
             let mut expected: Vec<(i64, i64)> = model.into_iter().collect();
             if bid { expected.reverse(); }
             prop_assert_eq!(levels(&under_test), expected);

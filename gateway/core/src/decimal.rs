@@ -214,36 +214,24 @@ pub fn fraction_digits(text: &[u8]) -> u8 {
 /// Appends `mantissa / 10^scale` as its shortest exact decimal: no exponent, no trailing zeros, no
 /// trailing point.
 pub fn write_decimal(mantissa: i64, scale: u8, out: &mut Vec<u8>) {
-    let mut magnitude = mantissa.unsigned_abs();
-    let mut scale = usize::from(scale);
-    while scale > 0 && magnitude.is_multiple_of(10) {
-        magnitude /= 10;
-        scale -= 1;
-        if magnitude == 0 {
-            scale = 0;
-        }
-    }
-    let mut digits = [b'0'; 40];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (magnitude % 10) as u8;
-        magnitude /= 10;
-        if magnitude == 0 {
-            break;
-        }
-    }
-    // A value below one keeps one zero before its point.
-    let start = start.min(digits.len() - 1 - scale.min(digits.len() - 1));
     if mantissa < 0 {
         out.push(b'-');
     }
-    let point = digits.len() - scale;
-    out.extend_from_slice(&digits[start..point]);
-    if scale > 0 {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(mantissa.unsigned_abs()).as_bytes();
+    let scale = usize::from(scale);
+    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(scale));
+    out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+    if let Some(last) = fraction.iter().rposition(|digit| *digit != b'0') {
         out.push(b'.');
-        out.extend_from_slice(&digits[point..]);
+        out.resize(out.len() + scale - fraction.len(), b'0');
+        out.extend_from_slice(&fraction[..=last]);
     }
+}
+
+/// Appends an integer in decimal digits.
+pub fn write_integer(integer: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
 }
 
 #[cfg(test)]

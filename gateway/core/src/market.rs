@@ -370,6 +370,24 @@ impl EventBatch {
         self.levels.clear();
         self.trades.clear();
     }
+
+    /// Lets `add` append to the batch; on its error nothing that it appended is left.
+    ///
+    /// # Errors
+    /// Those of `add`.
+    pub fn all_or_nothing<E>(
+        &mut self,
+        add: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (events, levels, trades) = (self.events.len(), self.levels.len(), self.trades.len());
+        let added = add(self);
+        if added.is_err() {
+            self.events.truncate(events);
+            self.levels.truncate(levels);
+            self.trades.truncate(trades);
+        }
+        added
+    }
 }
 
 /// One thing that a venue said.

@@ -14,7 +14,7 @@ use hyper::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tickfan_core::wire::Encoding;
 use tickfan_core::wire::message::ErrorCode;
@@ -178,13 +178,19 @@ async fn turn_away(door: &Door, mut stream: TcpStream, why: Turned) {
     let _ = tokio::time::timeout(Duration::from_nanos(CLOSE_LINGER_NS), goodbye).await;
 }
 
-/// Whether the page that the request comes from may connect. Programs name no page.
+/// Whether the page that the request comes from may connect: one that the operator names, or our own,
+/// which was loaded from where the request goes to. Programs name no page.
 fn may_come_from(allowed: Option<&[String]>, headers: &HeaderMap) -> bool {
     let Some(allowed) = allowed else { return true };
-    headers
-        .get_all(ORIGIN)
-        .iter()
-        .all(|origin| allowed.iter().any(|allowed| origin.as_bytes() == allowed.as_bytes()))
+    let host = only(headers, &HOST).map(HeaderValue::as_bytes);
+    headers.get_all(ORIGIN).iter().all(|origin| {
+        // A proxy may speak TLS in our place, so that its scheme is not ours.
+        let mut authorities = [&b"https://"[..], b"http://"]
+            .into_iter()
+            .filter_map(|scheme| origin.as_bytes().strip_prefix(scheme));
+        authorities.any(|authority| host.is_some_and(|host| authority.eq_ignore_ascii_case(host)))
+            || allowed.iter().any(|allowed| origin.as_bytes() == allowed.as_bytes())
+    })
 }
 
 /// Holds the request against RFC 6455 §4.2.1; gives the encoding whose subprotocol is to be echoed,
@@ -227,6 +233,10 @@ fn check(request: &Request<Incoming>) -> Result<Option<Encoding>, Box<Answer>> {
     };
     if !only(headers, &SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return refuse("Sec-WebSocket-Key is not 16 bytes in base64");
+    }
+    // The last, so that HEAD is told what GET would be.
+    if request.method() != Method::GET {
+        return refuse("a WebSocket begins with GET");
     }
     negotiate(headers).or_else(|message| refuse(&message))
 }
@@ -285,6 +295,28 @@ mod tests {
             headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer));
         }
         negotiate(&headers)
+    }
+
+    #[test]
+    fn a_page_of_our_own_is_known_by_the_host_that_it_is_asked_of() {
+        for (host, origin, may) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080", true),
+            ("[::1]:8080", "http://[::1]:8080", true),
+            ("prices.example", "https://prices.example", true),
+            ("Prices.Example", "https://prices.example", true),
+            ("127.0.0.1:8080", "http://127.0.0.1:3000", false),
+            ("127.0.0.1:8080", "http://127.0.0.1", false),
+            ("127.0.0.1:8080", "http://localhost:8080", false),
+            ("prices.example", "https://evil.example", false),
+            ("prices.example", "https://prices.example.evil.example", false),
+            ("prices.example", "null", false),
+            ("null", "null", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(HOST, HeaderValue::from_static(host));
+            headers.append(ORIGIN, HeaderValue::from_static(origin));
+            assert_eq!(may_come_from(Some(&[]), &headers), may, "{origin} at {host}");
+        }
     }
 
     #[test]

@@ -252,6 +252,8 @@ pub struct Connection {
     pub periodic: Option<Box<Periodic>>,
     /// Data frames sent so far.
     pub frames: u64,
+    /// Venue events that were merged into later ones in what it was sent.
+    pub merged: u64,
     /// Whether it goes on.
     pub phase: Phase,
     /// What it may still do.
@@ -295,6 +297,7 @@ impl Connection {
             pending: None,
             periodic: None,
             frames: 0,
+            merged: 0,
             phase: Phase::Open,
             allowance: Allowance::new(now),
             read_ns: now,

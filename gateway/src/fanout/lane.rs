@@ -177,7 +177,7 @@ impl<S> Lane<S> {
         let new = *newest.status(self.view.channel);
         if old.changes == new.changes && old.epoch == new.epoch {
             if new.state.flows() {
-                self.append_data(&newest, to_ns, maker);
+                self.append_data(&newest, to_ns, &new, maker);
             }
         } else {
             self.append_transition(&old, &new, &newest, to_ns, maker);
@@ -211,7 +211,7 @@ impl<S> Lane<S> {
             // They flowed in between: that came and went before we looked.
             let status = Status { state: State::Live, why: Why::Synced, since_ns: to_ns, ..*new };
             self.append_state(&status, newest, to_ns);
-            self.append_data(newest, to_ns, maker);
+            self.append_data(newest, to_ns, &status, maker);
             turned_ns = to_ns.max(new.since_ns);
         }
         let is_trades = self.view.channel == Channel::Trades;
@@ -220,7 +220,7 @@ impl<S> Lane<S> {
             && (continues && (new.state == State::Live || new.state == State::Stale)
                 || is_trades && !new.state.flows());
         if data_goes_first {
-            self.append_data(newest, to_ns, maker);
+            self.append_data(newest, to_ns, old, maker);
             // What was older was told just before.
             turned_ns = to_ns.max(new.since_ns);
         }
@@ -237,9 +237,9 @@ impl<S> Lane<S> {
         }
         self.append_state(new, newest, turned_ns);
         if begins_anew && self.view.channel == Channel::Bbo {
-            self.append_bbo(newest, to_ns);
+            self.append_bbo(newest, to_ns, new);
         } else if !data_goes_first && new.state.flows() {
-            self.append_data(newest, to_ns, maker);
+            self.append_data(newest, to_ns, new, maker);
         }
     }
 
@@ -267,34 +267,42 @@ impl<S> Lane<S> {
         self.states_forgotten += u64::from(forgets);
     }
 
-    fn append_data(&mut self, newest: &Arc<Snapshot>, to_ns: Nanos, maker: &mut Maker) {
+    /// What the snapshot brings, as of the state `told` to readers just before it: that of the
+    /// snapshot may come after.
+    fn append_data(
+        &mut self,
+        newest: &Arc<Snapshot>,
+        to_ns: Nanos,
+        told: &Status,
+        maker: &mut Maker,
+    ) {
         match self.view.channel {
-            Channel::Book => self.append_delta(newest, to_ns, maker),
+            Channel::Book => self.append_delta(newest, to_ns, told, maker),
             Channel::Bbo => {
                 let (old, new) = (&self.taken.bbo, &newest.bbo);
                 let same_scales = self.taken.scales == newest.scales;
                 if !(same_scales && old.bid == new.bid && old.ask == new.ask) {
-                    self.append_bbo(newest, to_ns);
+                    self.append_bbo(newest, to_ns, told);
                 }
             }
-            Channel::Trades => self.append_trades(newest, to_ns),
+            Channel::Trades => self.append_trades(newest, to_ns, told),
         }
     }
 
-    fn append_delta(&mut self, newest: &Snapshot, to_ns: Nanos, maker: &mut Maker) {
+    fn append_delta(&mut self, newest: &Snapshot, to_ns: Nanos, told: &Status, maker: &mut Maker) {
         if self.taken.book.changed == newest.book.changed {
             return;
         }
         if let Some(payload) = changes(&self.taken, newest, self.view, maker) {
-            let head = self.head(newest, to_ns);
+            let head = self.head_as_told(newest, to_ns, told);
             self.log.push(&Update { head, payload }, Some(head.s), head.p, to_ns);
             self.s = head.s;
             self.forget_wholes();
         }
     }
 
-    fn append_bbo(&mut self, newest: &Snapshot, to_ns: Nanos) {
-        let head = self.head(newest, to_ns);
+    fn append_bbo(&mut self, newest: &Snapshot, to_ns: Nanos, told: &Status) {
+        let head = self.head_as_told(newest, to_ns, told);
         let payload = Payload::Bbo { bid: newest.bbo.bid, ask: newest.bbo.ask };
         // It is whole: whoever missed the one before it misses nothing.
         self.log.clear();
@@ -303,12 +311,12 @@ impl<S> Lane<S> {
         self.s = head.s;
     }
 
-    fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos) {
+    fn append_trades(&mut self, newest: &Snapshot, to_ns: Nanos, told: &Status) {
         let tail = &newest.trades.tail;
         while let Some(following) = tail.following(self.s, BODY_TRADES_MAX) {
             let (trades, s) = run(tail, self.s, following);
             let lost = s - self.s - trades.len() as u64;
-            let head = Head { s, ..self.head(newest, to_ns) };
+            let head = Head { s, ..self.head_as_told(newest, to_ns, told) };
             let payload = Payload::Trades { trades: &trades, lost };
             self.log.push(&Update { head, payload }, Some(s), self.s, to_ns);
             self.s = s;
@@ -317,6 +325,10 @@ impl<S> Lane<S> {
 
     fn head(&self, newest: &Snapshot, to_ns: Nanos) -> Head {
         head(newest, self.view.channel, Some(self.number), self.s, to_ns)
+    }
+
+    fn head_as_told(&self, newest: &Snapshot, to_ns: Nanos, told: &Status) -> Head {
+        Head { state: told.state, epoch: told.epoch, ..self.head(newest, to_ns) }
     }
 
     fn forget_wholes(&mut self) {
@@ -736,6 +748,18 @@ mod tests {
         let bodies = scene.range(2);
         assert!(bodies[0].contains(r#""state":"live","why":"venue_back""#), "the state goes first");
         assert!(bodies[1].contains(r#""s":2,"p":1"#));
+    }
+
+    #[test]
+    fn what_goes_before_a_change_of_state_does_not_know_of_it() {
+        let mut scene = scene(Channel::Book, Depth::Full);
+        scene.lane.add_reader(Encoding::Binary);
+        scene.set(10, 1);
+        scene.turn(State::Stale, Why::Disconnected);
+        assert_eq!(scene.advance(), 2, "the change, then the state");
+        let log = scene.lane.log();
+        let states: Vec<_> = (0..2).map(|i| log.body(i, Encoding::Binary)[5]).collect();
+        assert_eq!(states, [State::Live as u8, State::Stale as u8]);
     }
 
     #[test]

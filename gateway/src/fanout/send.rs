@@ -85,6 +85,11 @@ impl Frames {
         self.bytes.len() - self.start
     }
 
+    /// How many bytes the send still takes. The head of a frame that was begun last may have passed it.
+    fn bytes_left(&self) -> usize {
+        SEND_BYTES.saturating_sub(self.len())
+    }
+
     /// How many updates the frame under construction still takes.
     fn room(&self) -> usize {
         FRAME_UPDATES_MAX - self.count
@@ -169,6 +174,8 @@ struct Judge<'a> {
     blocked_until_ns: Nanos,
     stats: &'a ShardStats,
     report: Option<&'a mut Report>,
+    /// Venue events merged so far.
+    merged: u64,
 }
 
 impl Judge<'_> {
@@ -202,6 +209,7 @@ impl Judge<'_> {
         self.stats.updates.inc_by(updates);
         if merged > 0 {
             self.stats.merged.inc_by(merged);
+            self.merged += merged;
         }
         if let Some(report) = &mut self.report {
             report.sent(updates, merged);
@@ -380,6 +388,7 @@ impl Shard {
             blocked_until_ns,
             stats: &self.stats,
             report: report.as_deref_mut(),
+            merged: 0,
         };
         let before = (frames.finished, frames.count);
         let mut served = Served::All;
@@ -395,6 +404,7 @@ impl Shard {
                 break;
             }
         }
+        connection.merged += judge.merged;
         if let Some(report) = report
             && let Some(periodic) = &mut connection.periodic
         {
@@ -481,7 +491,7 @@ impl Filling<'_, '_> {
 
     /// The send is as long as it may become.
     fn is_full(&self) -> bool {
-        self.frames.len() >= SEND_BYTES
+        self.frames.bytes_left() == 0
     }
 
     /// Begins the next frame where this one takes no more updates.
@@ -535,7 +545,7 @@ impl Filling<'_, '_> {
             }
             self.make_room();
             let room = (bodies.len() - from).min(self.frames.room());
-            let bytes_left = SEND_BYTES - self.frames.len();
+            let bytes_left = self.frames.bytes_left();
             let count = lane.log().count_within(from..from + room, bytes_left, encoding).max(1);
             let until = from + count;
             let mut merged = 0;
@@ -694,5 +704,31 @@ impl Filling<'_, '_> {
             return Served::All;
         }
         self.log(seated, lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_begun_where_its_head_passes_the_send_leaves_no_room() {
+        let body = [b'x'; 64];
+        let mut frames = Frames::default();
+        for first_bytes in SEND_BYTES - 2 * FRAME_HEAD_BYTES_MAX..SEND_BYTES {
+            frames.clear(Encoding::Json, &[]);
+            let rest_bytes = frames.len() + (FRAME_UPDATES_MAX - 1) * (body.len() + 1);
+            frames.push(&vec![b'x'; first_bytes - rest_bytes]);
+            while frames.room() > 0 {
+                assert!(frames.bytes_left() > 0);
+                frames.push(&body);
+            }
+            assert_eq!(frames.bytes_left(), SEND_BYTES - first_bytes);
+            frames.finish(1, 1, None);
+            frames.begin();
+            let (left, passed) = (frames.bytes_left(), frames.len().saturating_sub(SEND_BYTES));
+            assert!(left == 0 || passed == 0, "{left} bytes left, {passed} too many");
+            assert!(left < 2 * FRAME_HEAD_BYTES_MAX && passed < FRAME_HEAD_BYTES_MAX);
+        }
     }
 }

@@ -130,6 +130,11 @@ impl<K: Key, V> Table<K, V> {
         })
     }
 
+    /// The values of one block, for who looks at all of them and not at once; `None` behind the last.
+    pub fn block(&self, at: usize) -> Option<impl Iterator<Item = &V>> {
+        self.blocks.get(at).map(|block| block.iter().map(|(_, value)| value))
+    }
+
     /// All values.
     #[cfg(test)]
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> + '_ {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::{ACCEPT, CONNECTION, HOST, RETRY_AFTER, USER_AGENT};
-use hyper::{Request, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tickfan_core::market::{EventBatch, InstrumentId, Nanos};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -69,6 +69,12 @@ impl RestError {
             _ => None,
         }
     }
+}
+
+/// For how long an answer asks to leave the venue alone.
+pub(super) fn retry_after_ns(headers: &HeaderMap) -> Option<Nanos> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse::<u64>().ok()?;
+    Some(seconds.saturating_mul(SECOND_NS))
 }
 
 /// The REST host of a venue, and what may still be asked of it; shared by all who ask there.
@@ -191,11 +197,7 @@ impl RestHost {
             let response = sender.send_request(request).await?;
             let status = response.status();
             if !status.is_success() {
-                let retry_after_ns = response
-                    .headers()
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-                    .map(|seconds| seconds.saturating_mul(SECOND_NS));
+                let retry_after_ns = retry_after_ns(response.headers());
                 return Err(RestError::Status { status, retry_after_ns });
             }
             let body = Limited::new(response.into_body(), REST_BODY_BYTES_MAX);
@@ -334,6 +336,10 @@ impl ImageFetcher {
                 Some(request) = spares.recv() => request,
                 else => return,
             };
+            if request.reply.is_closed() {
+                // The connection that wanted it is gone.
+                continue;
+            }
             let admission = self.host.admit(self.weight).await;
             let fetcher = Arc::clone(&self);
             tokio::spawn(async move { fetcher.fetch(request, admission).await });
@@ -357,7 +363,11 @@ impl ImageFetcher {
         while let Some(request) = messages.recv().await {
             let DecodeRequest { instrument, connection, mut message, reply } = request;
             let image = self.read(instrument, &mut message);
-            let _ = reply.send(ImageResult { instrument, connection, image }).await;
+            // One session that does not take it must not keep the others waiting; of an instrument
+            // one is under way at most.
+            tokio::spawn(async move {
+                let _ = reply.send(ImageResult { instrument, connection, image }).await;
+            });
             // A large one takes long, and requests share this thread.
             tokio::task::yield_now().await;
         }
@@ -497,6 +507,42 @@ mod tests {
                 assert_eq!(came, (id, 3, is_read));
             }
             assert!(results.try_recv().is_err(), "the image is not asked for");
+        });
+    }
+
+    #[test]
+    fn nothing_is_asked_of_the_venue_for_a_connection_that_is_gone() {
+        run(async {
+            // One request a minute: who waits behind another waits for long.
+            let mut fetcher = fetcher("http://127.0.0.1:1");
+            fetcher.weight = 60;
+            let (queue, work) = RestQueue::new();
+            let (gone, _) = mpsc::channel(1);
+            let (reply, mut results) = mpsc::channel(1);
+            for (id, reply) in [(0, gone.clone()), (1, gone), (2, reply)] {
+                let (instrument, path) = (InstrumentId(id), "/".to_owned());
+                queue.ask(ImageRequest { instrument, connection: 0, path, reply }, true).unwrap();
+            }
+            tokio::spawn(fetcher.run(work));
+            let result = tokio::time::timeout(Duration::from_secs(30), results.recv()).await;
+            assert_eq!(result.unwrap().unwrap().instrument, InstrumentId(2));
+        });
+    }
+
+    #[test]
+    fn a_session_that_takes_no_results_holds_no_other_up() {
+        run(async {
+            let (queue, work) = RestQueue::new();
+            tokio::spawn(fetcher("http://127.0.0.1:1").run(work));
+            let (stuck, _untaken) = mpsc::channel(1);
+            let (reply, mut results) = mpsc::channel(1);
+            for (id, reply) in [(0, &stuck), (1, &stuck), (2, &reply)] {
+                let (instrument, reply) = (InstrumentId(id), reply.clone());
+                let message = b"{}".to_vec();
+                queue.decode(DecodeRequest { instrument, connection: 0, message, reply }).unwrap();
+            }
+            let result = tokio::time::timeout(Duration::from_secs(30), results.recv()).await;
+            assert_eq!(result.unwrap().unwrap().instrument, InstrumentId(2));
         });
     }
 

@@ -33,7 +33,7 @@ enum Position {
     /// At an image: the next event may begin before its end.
     AtImage(Option<u64>),
     /// After an event.
-    AtEvent(Option<u64>),
+    AtEvent(Option<Continuity>),
 }
 
 /// Checks the continuity of one book.
@@ -65,28 +65,37 @@ impl Sequencer {
     }
 
     /// Judges the next event; after [`Verdict::Apply`] the book is taken to stand behind it.
-    pub fn judge(&mut self, continuity: Option<Continuity>) -> Verdict {
-        let (held, at_image) = match self.position {
+    ///
+    /// Events may be older than an image that was fetched beside the stream. Where images come
+    /// `in_order` with the events, a smaller number is a repetition only when it is that of the very
+    /// last event: any other may belong to a numbering that was begun anew unseen.
+    pub fn judge(&mut self, continuity: Option<Continuity>, in_order: bool) -> Verdict {
+        let (held, before) = match self.position {
             Position::Nowhere => return Verdict::Early,
-            Position::AtImage(held) => (held, true),
-            Position::AtEvent(held) => (held, false),
+            Position::AtImage(held) => (held, None),
+            Position::AtEvent(event) => (event.map(|event| event.last), event),
         };
         // A venue that does not number its events proves its books by other means.
         let (Some(held), Some(event)) = (held, continuity) else {
-            self.position = Position::AtEvent(continuity.map(|event| event.last));
+            self.position = Position::AtEvent(continuity);
             return Verdict::Apply;
         };
         // What follows exactly is taken at its word: a venue that begins its numbers anew goes back.
         let is_next = event.follows == held;
-        if event.last <= held && !is_next {
+        let is_known = match before {
+            _ if !in_order => event.last <= held,
+            Some(before) => event == before,
+            None => event.last == held,
+        };
+        if is_known && !is_next {
             return Verdict::Old;
         }
-        if is_next || (at_image && event.follows < held) {
-            self.position = Position::AtEvent(Some(event.last));
+        if is_next || (before.is_none() && (event.follows < held && held < event.last)) {
+            self.position = Position::AtEvent(continuity);
             return Verdict::Apply;
         }
         if crate::mutant::planted(crate::mutant::Mutant::NoGapCheck) {
-            self.position = Position::AtEvent(Some(event.last));
+            self.position = Position::AtEvent(continuity);
             return Verdict::Apply;
         }
         Verdict::Gap { held, follows: event.follows }
@@ -97,6 +106,8 @@ impl Sequencer {
 #[derive(Debug, Default)]
 pub struct MessageNumbers {
     newest: Option<u64>,
+    /// The message before had an old number.
+    was_old: bool,
     /// Messages since, whose numbers could not be read.
     unread: u64,
 }
@@ -108,15 +119,21 @@ impl MessageNumbers {
     }
 
     /// Judges the number of the next message. After a [`Verdict::Gap`] it goes on from there; the
-    /// first number of a connection is as good as any.
+    /// first number of a connection is as good as any. One old number is a repetition; a second one
+    /// after it is a numbering begun anew, whose beginning was left out.
     pub fn judge(&mut self, number: u64) -> Verdict {
         let Some(held) = self.newest else {
             self.newest = Some(number);
             self.unread = 0;
             return Verdict::Apply;
         };
-        if number <= held {
+        let was_old = std::mem::replace(&mut self.was_old, number <= held);
+        if number <= held && !was_old {
             return Verdict::Old;
+        }
+        if number <= held {
+            *self = Self { newest: Some(number), ..Self::default() };
+            return Verdict::Gap { held, follows: number.saturating_sub(1) };
         }
         let skipped = number - held - 1;
         self.newest = Some(number);
@@ -149,9 +166,9 @@ mod tests {
             (102, Verdict::Gap { held: 100, follows: 102 }),
         ] {
             let mut sequencer = Sequencer::default();
-            assert_eq!(sequencer.judge(event(follows, follows + 3)), Verdict::Early);
+            assert_eq!(sequencer.judge(event(follows, follows + 3), false), Verdict::Early);
             sequencer.begin(Some(100));
-            assert_eq!(sequencer.judge(event(follows, follows + 3)), expected, "{follows}");
+            assert_eq!(sequencer.judge(event(follows, follows + 3), false), expected, "{follows}");
         }
     }
 
@@ -159,34 +176,67 @@ mod tests {
     fn after_an_event_only_its_successor_follows() {
         let mut sequencer = Sequencer::default();
         sequencer.begin(Some(10));
-        assert_eq!(sequencer.judge(event(10, 12)), Verdict::Apply);
-        assert_eq!(sequencer.judge(event(10, 12)), Verdict::Old, "a duplicate");
+        assert_eq!(sequencer.judge(event(10, 12), false), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(10, 12), false), Verdict::Old, "a duplicate");
         assert_eq!(
-            sequencer.judge(event(11, 14)),
+            sequencer.judge(event(11, 14), false),
             Verdict::Gap { held: 12, follows: 11 },
             "an overlap cannot come about without a loss"
         );
-        assert_eq!(sequencer.judge(event(12, 15)), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(12, 15), false), Verdict::Apply);
         sequencer.lose();
-        assert_eq!(sequencer.judge(event(15, 16)), Verdict::Early);
+        assert_eq!(sequencer.judge(event(15, 16), false), Verdict::Early);
     }
 
     #[test]
     fn a_venue_without_numbers_is_taken_at_its_word() {
         let mut sequencer = Sequencer::default();
-        assert_eq!(sequencer.judge(None), Verdict::Early);
+        assert_eq!(sequencer.judge(None, false), Verdict::Early);
         sequencer.begin(None);
-        assert_eq!(sequencer.judge(None), Verdict::Apply);
+        assert_eq!(sequencer.judge(None, false), Verdict::Apply);
     }
 
     #[test]
     fn numbers_that_begin_anew_go_on_from_the_smaller_one() {
         let mut sequencer = Sequencer::default();
         sequencer.begin(Some(100));
-        assert_eq!(sequencer.judge(event(100, 100)), Verdict::Apply, "it only shows that it lives");
-        assert_eq!(sequencer.judge(event(100, 7)), Verdict::Apply);
-        assert_eq!(sequencer.judge(event(7, 9)), Verdict::Apply);
-        assert_eq!(sequencer.judge(event(7, 9)), Verdict::Old);
+        assert_eq!(
+            sequencer.judge(event(100, 100), false),
+            Verdict::Apply,
+            "it only shows that it lives"
+        );
+        assert_eq!(sequencer.judge(event(100, 7), false), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(7, 9), false), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(7, 9), false), Verdict::Old);
+    }
+
+    #[test]
+    fn where_images_come_in_order_only_the_last_event_can_come_again() {
+        let gap = |held, follows| Verdict::Gap { held, follows };
+        let mut sequencer = Sequencer::default();
+        sequencer.begin(Some(1_000));
+        assert_eq!(sequencer.judge(event(990, 1_000), true), Verdict::Old, "the image holds it");
+        assert_eq!(sequencer.judge(event(1_000, 1_005), true), Verdict::Apply);
+        assert_eq!(sequencer.judge(event(1_000, 1_005), true), Verdict::Old);
+        // The numbers began anew at 3, in an event that was lost.
+        assert_eq!(sequencer.judge(event(3, 7), true), gap(1_005, 3));
+        sequencer.begin(Some(1_000));
+        assert_eq!(sequencer.judge(event(1, 2), true), gap(1_000, 1));
+    }
+
+    #[test]
+    fn a_second_old_number_is_a_numbering_begun_anew() {
+        let mut numbers = MessageNumbers::default();
+        for (number, expected) in [
+            (100, Verdict::Apply),
+            (1, Verdict::Old),
+            (2, Verdict::Gap { held: 100, follows: 1 }),
+            (3, Verdict::Apply),
+            (3, Verdict::Old),
+            (4, Verdict::Apply),
+        ] {
+            assert_eq!(numbers.judge(number), expected, "{number}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fastwebsockets::WebSocketError;
+use hyper::StatusCode;
 use tickfan_core::market::{InstrumentId, Listing, Nanos, Why};
 use tokio::sync::watch;
 
@@ -48,7 +49,18 @@ pub enum SessionError {
     /// Our request could not be formed.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
-    /// The venue refused the upgrade, or the connection broke under a message of ours.
+    /// The venue does not speak HTTP as expected.
+    #[error("http: {0}")]
+    Http(#[from] hyper::Error),
+    /// The venue refused the upgrade.
+    #[error("the venue answered {status} instead of the upgrade")]
+    Refused {
+        /// With this status.
+        status: StatusCode,
+        /// And asked to be left alone for this long.
+        retry_after_ns: Option<Nanos>,
+    },
+    /// The connection broke under a message of ours.
     #[error("websocket: {0}")]
     WebSocket(#[from] WebSocketError),
     /// The venue broke the WebSocket protocol.
@@ -60,6 +72,9 @@ pub enum SessionError {
     /// The venue did not answer a ping.
     #[error("no answer to a ping")]
     Unanswered,
+    /// The venue does not read what we say.
+    #[error("the venue reads nothing of what is sent to it")]
+    Unread,
     /// The feed wants a new connection: the venue is silent, or more is to be said than it allows.
     #[error("to be made anew")]
     Reconnect,

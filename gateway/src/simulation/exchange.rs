@@ -77,9 +77,6 @@ struct Outcome {
     happened: u64,
     /// From its end until every book was live and right.
     right_after_ns: Nanos,
-    /// The part of that in which a text of ours waited only because the venue limits how often we
-    /// may speak.
-    limited_ns: Nanos,
     /// Somebody who looked could see that not all was well.
     is_marked: bool,
     /// REST requests that came while the venue wanted to be left alone.
@@ -170,14 +167,13 @@ struct World {
     /// Digits of the faulty symbol's prices before the fault.
     digits_before: u8,
     right_ns: Option<Nanos>,
-    limited_since_ns: Option<Nanos>,
     outcome: Outcome,
     /// What reached the feed, where that is kept, and when.
     tape: Option<Vec<(Nanos, Taped)>>,
 }
 
 fn options(dialect: Dialect, seed: u64) -> ExchangeOptions {
-    ExchangeOptions { dialect, seed, symbols: SYMBOLS, start_ns: START_NS, pace_ns: PACE_NS }
+    ExchangeOptions::of(dialect, seed, SYMBOLS, START_NS).small(PACE_NS)
 }
 
 /// What the exchange lists.
@@ -247,7 +243,6 @@ impl World {
             still_until_ns: 0,
             digits_before: 0,
             right_ns: None,
-            limited_since_ns: None,
             outcome: Outcome::default(),
             tape: None,
             exchange,
@@ -373,7 +368,7 @@ impl World {
         for (symbol, oracle) in self.oracle.iter_mut().enumerate() {
             let version = self.exchange.version(symbol);
             if oracle.newest() != Some(version) {
-                oracle.learn(version, self.exchange.book(symbol));
+                oracle.learn(version, &self.exchange.book(symbol));
             }
         }
         for told in self.exchange.take_told() {
@@ -581,9 +576,6 @@ impl World {
         }
         let wake_ns = send_due(line, &mut self.outgoing, self.now);
         self.feed_wake_ns = self.feed_wake_ns.min(wake_ns);
-        let is_waiting = line.waits_since_ns.is_some();
-        self.count_limited(is_waiting);
-        let Some(line) = &mut self.line else { return Ok(()) };
         if self.feed.decoder().keepalive().is_none() {
             let quiet_ns = self.feed.decoder().silence_ns() / 2;
             match line.pulse.feel(quiet_ns, self.now) {
@@ -600,18 +592,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn count_limited(&mut self, is_waiting: bool) {
-        let is_after = matches!(self.stage, Stage::Over { .. }) && self.right_ns.is_none();
-        match (self.limited_since_ns, is_waiting && is_after) {
-            (None, true) => self.limited_since_ns = Some(self.now),
-            (Some(since_ns), false) => {
-                self.outcome.limited_ns += self.now - since_ns;
-                self.limited_since_ns = None;
-            }
-            _ => {}
-        }
     }
 
     /// REST: what waits is asked within the budget, the venue answers, answers arrive.
@@ -783,7 +763,6 @@ impl World {
                 }
             }
             Stage::Over { at_ns } if all_live && self.right_ns.is_none() => {
-                self.count_limited(false);
                 self.right_ns = Some(self.now);
                 self.outcome.right_after_ns = self.now - at_ns;
             }
@@ -887,6 +866,13 @@ impl World {
                 self.outcome.happened += u64::from(self.exchange.restart_numbers(FAULTY));
                 self.stage = Stage::Struck { until_ns: now + ONE_WAY_NS };
             }
+            Fault::NumbersRestartLost => {
+                // The message that is lost is the one that says so.
+                self.learn();
+                if self.exchange.restart_numbers(FAULTY) {
+                    self.mischief = Some(Mischief::Lose(1));
+                }
+            }
             Fault::KeepAlive => {
                 self.outcome.happened += u64::from(self.exchange.keep_alive(FAULTY));
                 self.stage = Stage::Struck { until_ns: now + ONE_WAY_NS };
@@ -897,8 +883,6 @@ impl World {
 
     /// What ends the fault, at the moment from which it is over.
     fn relieve(&mut self) {
-        self.limited_since_ns = None;
-        self.outcome.limited_ns = 0;
         match self.fault {
             Fault::Crossed => self.exchange.uncross(FAULTY),
             Fault::TradesLost => self.mischief = None,

@@ -1,13 +1,14 @@
-//! The seeded market and the way from it to the gateway, with its faults.
+//! The seeded exchange and the way from it to the gateway, with its faults.
 //!
 //! Called by the simulated world, in virtual time. It says what arrives at the gateway and when, and
-//! writes the truth from what the market said before any fault. It never looks at the gateway.
+//! writes the truth from what the exchange said before any fault. It never looks at the gateway.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use feed_sim::market::{Market, MarketOptions, Message};
+use feed_sim::exchange::{Cadence, Exchange, ExchangeOptions, Speed};
+use feed_sim::venue::Dialect;
 use serde::Deserialize;
 use tickfan_core::market::{Channel, InstrumentId, Nanos};
 
@@ -132,7 +133,7 @@ pub(super) enum Arrival {
 pub(super) struct Venue {
     pub(super) truth: Vec<SymbolTruth>,
     options: VenueOptions,
-    market: Market,
+    exchange: Exchange,
     /// Draws of the connection and of the times on it.
     random: Random,
     /// Draws of the faults of each symbol, so that those of one leave the others alone.
@@ -162,6 +163,7 @@ pub(super) struct Venue {
 
 #[derive(Deserialize)]
 struct Wrapped<'a> {
+    stream: &'a str,
     #[serde(borrow)]
     data: Data<'a>,
 }
@@ -209,17 +211,25 @@ fn text(value: Option<&serde_json::Value>) -> &str {
 
 impl Venue {
     pub(super) fn new(options: VenueOptions, mut random: Random) -> Self {
-        let market = Market::new(MarketOptions {
-            seed: options.seed,
-            symbols: options.symbols,
-            rate: (options.rate / options.haste).max(1) as u32,
-            start_ns: options.start_ns,
+        let exchange = ExchangeOptions::of(
+            Dialect::BinanceSpot,
+            options.seed,
+            options.symbols,
+            options.start_ns,
+        );
+        let mut exchange = Exchange::new(ExchangeOptions {
+            cadence: Cadence::Venue,
+            speed: Speed { times: options.haste, of: 1 },
+            ..exchange.small(SECOND_NS * options.haste * 3 / 2 / options.rate)
         });
-        let mut truth: Vec<SymbolTruth> = market.symbols().map(SymbolTruth::new).collect();
+        let mut truth: Vec<SymbolTruth> = exchange.symbols().map(SymbolTruth::new).collect();
         for symbol in &mut truth {
-            let (_, _, book) = image_of(&market, &symbol.name, options.deep);
+            let (_, _, book) = image_of(&exchange, &symbol.name, options.deep);
             symbol.live = book;
         }
+        let streams: Vec<String> = truth.iter().map(|symbol| streams_of(&symbol.name)).collect();
+        let query = format!("streams={}", streams.join("/"));
+        exchange.connect("/stream", &query, options.start_ns);
         let faults = &options.faults;
         let active_ns = options.calm_ns - options.start_ns;
         let next_cut_ns = match faults.cut_every_ns {
@@ -249,7 +259,7 @@ impl Venue {
             ended_ns: None,
             truth,
             options,
-            market,
+            exchange,
             random,
         }
     }
@@ -271,8 +281,7 @@ impl Venue {
         if self.ended_ns.is_some() {
             return Nanos::MAX;
         }
-        let passed_ns = (self.market.next_at_ns() - self.options.start_ns) / self.options.haste;
-        self.options.start_ns + whole(passed_ns + MICRO_NS - 1) + self.silence_ns
+        whole(self.exchange.next_ns() + MICRO_NS - 1) + self.silence_ns
     }
 
     /// When there is anything to do next.
@@ -445,7 +454,7 @@ impl Venue {
 
     fn take_image(&mut self, symbol: usize) -> (String, u64) {
         let name = &self.truth[symbol].name;
-        let (body, id, book) = image_of(&self.market, name, self.options.deep);
+        let (body, id, book) = image_of(&self.exchange, name, self.options.deep);
         let known = self.truth[symbol].books.entry(id);
         let known = known.or_insert_with(|| Known::new(Arc::new(book.clone())));
         assert_eq!(*known.value, book, "image and depth message of {id} tell the same");
@@ -453,10 +462,11 @@ impl Venue {
     }
 
     fn step(&mut self, now: Nanos) {
-        let step = self.market.step();
-        for message in step.messages {
-            let told = self.learn(&message);
-            self.send(message.payload, told, now);
+        self.exchange.step();
+        for told in self.exchange.take_told() {
+            let payload = String::from_utf8(told.text.to_vec()).expect("it writes text");
+            let told = self.learn(&payload);
+            self.send(payload, told, now);
         }
         let is_kept = self.random.per_mille(10);
         let symbol = self.random.below(self.truth.len() as u64) as usize;
@@ -511,12 +521,12 @@ impl Venue {
     }
 
     /// Writes down what a message truly says.
-    fn learn(&mut self, message: &Message) -> Told {
-        let (name, stream) = message.stream.split_once('@').expect("a stream has a symbol");
+    fn learn(&mut self, payload: &str) -> Told {
+        let Wrapped { stream, data } = serde_json::from_str(payload).expect("it writes JSON");
+        let (name, stream) = stream.split_once('@').expect("a stream has a symbol");
         let symbol = self.truth.iter().position(|truth| truth.name.eq_ignore_ascii_case(name));
         let symbol = symbol.expect("the market tells of its symbols");
         let truth = &mut self.truth[symbol];
-        let Wrapped { data } = serde_json::from_str(&message.payload).expect("it writes JSON");
         match stream {
             "trade" => {
                 let id = data.t.expect("a trade has an id");
@@ -551,15 +561,21 @@ impl Venue {
     }
 }
 
+/// All that is told of a symbol.
+fn streams_of(name: &str) -> String {
+    let name = name.to_lowercase();
+    format!("{name}@depth@100ms/{name}@bookTicker/{name}@trade")
+}
+
 /// A time in whole microseconds.
 const fn whole(time_ns: Nanos) -> Nanos {
     time_ns / MICRO_NS * MICRO_NS
 }
 
 /// The image of a symbol as it is: body, update id, and what it says.
-fn image_of(market: &Market, name: &str, deep: bool) -> (String, u64, Book) {
-    let body = market.depth_snapshot(name, Some(5_000)).expect("the symbol is the market's own");
-    let mut image: Image = serde_json::from_str(&body).expect("the market writes JSON");
+fn image_of(exchange: &Exchange, name: &str, deep: bool) -> (String, u64, Book) {
+    let body = exchange.answer("/api/v3/depth", &format!("symbol={name}&limit=5000")).body;
+    let mut image: Image = serde_json::from_str(&body).expect("the symbol is the exchange's own");
     if deep {
         for i in 1..=FAR_LEVELS {
             // Farther than the price ever moves, in its own tick.

@@ -20,7 +20,7 @@ use tickfan_core::market::{
 
 use super::tape::{Parser, decimal, entries, field, number, read_sides, text};
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, TradeStream,
+    DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, TradeStream,
     VenueDecoder, quoted_after,
 };
 
@@ -243,20 +243,12 @@ impl VenueDecoder for Decoder {
         true
     }
 
-    fn checksum(&self) -> Option<Checksum> {
-        None
+    fn fetches_images(&self) -> bool {
+        true
     }
 
     fn silence_ns(&self) -> Nanos {
         self.reader.market.silence_ns
-    }
-
-    fn keepalive(&self) -> Option<(String, Nanos)> {
-        None
-    }
-
-    fn truncate_at(&self) -> Option<usize> {
-        None
     }
 }
 
@@ -350,17 +342,33 @@ impl Reader {
         if stream == Some("!serverShutdown") {
             out.events.push(MarketEvent::Shutdown);
         } else if let Some(message) = refusal(payload) {
-            let message = message.to_owned();
-            out.events.push(MarketEvent::Refused { instrument: None, message });
+            let request = number(field(payload, "id"), "id").ok();
+            let mut refused: Vec<Option<InstrumentId>> = request
+                .into_iter()
+                .flat_map(|id| self.requested_by(id))
+                .map(|(id, _)| Some(id))
+                .collect();
+            refused.dedup();
+            if refused.is_empty() {
+                refused.push(None);
+            }
+            out.events.extend(refused.into_iter().map(|instrument| MarketEvent::Refused {
+                instrument,
+                message: message.to_owned(),
+            }));
         } else if let (Some([Node::Static(StaticNode::Null), ..]), Ok(id)) =
             (field(payload, "result"), number(field(payload, "id"), "id"))
         {
-            out.events.extend(self.subscribed_by(id));
+            let subscribed = self.requested_by(id);
+            out.events.extend(
+                subscribed
+                    .map(|(instrument, channel)| MarketEvent::Subscribed { instrument, channel }),
+            );
         }
     }
 
     /// What the request `id` of [`VenueDecoder::subscribe`] asked for: ids count from one.
-    fn subscribed_by(&self, id: u64) -> impl Iterator<Item = MarketEvent> {
+    fn requested_by(&self, id: u64) -> impl Iterator<Item = (InstrumentId, Channel)> {
         let requests_before = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
         let skip = requests_before.and_then(|n| n.checked_mul(STREAMS_PER_REQUEST_MAX));
         self.instruments
@@ -368,7 +376,6 @@ impl Reader {
             .flat_map(|(id, _)| CHANNELS.map(|channel| (*id, channel)))
             .skip(skip.unwrap_or(usize::MAX))
             .take(STREAMS_PER_REQUEST_MAX)
-            .map(|(instrument, channel)| MarketEvent::Subscribed { instrument, channel })
     }
 
     fn symbol(&self, instrument: InstrumentId) -> &str {
@@ -523,30 +530,21 @@ fn read_image(
     body: &mut [u8],
     out: &mut EventBatch,
 ) -> Result<(), Malformed> {
-    let kept = out.levels.len();
     let tape = simd_json::to_tape(body).map_err(|_| Malformed::NotJson)?;
-    let image = Fields::of(&tape.0, "image").and_then(|fields| {
+    out.all_or_nothing(|out| {
+        let fields = Fields::of(&tape.0, "image")?;
         let last = number(field(&tape.0, "lastUpdateId"), "lastUpdateId")?;
         let (bids, asks) = (("bids", field(&tape.0, "bids")), ("asks", field(&tape.0, "asks")));
-        let continuity = Continuity { follows: last, last };
-        Ok(BookEvent {
+        let image = BookEvent {
             kind: BookKind::Image,
-            continuity: Some(continuity),
+            continuity: Some(Continuity { follows: last, last }),
             te_ns: fields.te_ns()?,
             cut_at: Some(cut_at),
             ..read_sides(instrument, bids, asks, out)?
-        })
-    });
-    match image {
-        Ok(image) => {
-            out.events.push(MarketEvent::Book(image));
-            Ok(())
-        }
-        Err(malformed) => {
-            out.levels.truncate(kept);
-            Err(malformed)
-        }
-    }
+        };
+        out.events.push(MarketEvent::Book(image));
+        Ok(())
+    })
 }
 
 /// The channel that an event is about, by its `e`.
@@ -660,6 +658,7 @@ pub fn listings(body: &[u8]) -> Result<Vec<Listing>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
 
     const BTC: InstrumentId = InstrumentId(7);
@@ -677,17 +676,7 @@ mod tests {
     }
 
     fn decoded(venue: Venue, message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        of(venue).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut of(venue), message)
     }
 
     #[test]
@@ -703,7 +692,7 @@ mod tests {
                 checksum: None,
                 te_ns: 1_672_515_782_136_000_000,
                 px_digits: 4,
-                qty_digits: 8,
+                qty_digits: 2,
                 cut_at: None,
             };
             assert_eq!(out.events, [MarketEvent::Book(event)]);
@@ -787,8 +776,13 @@ mod tests {
 
     #[test]
     fn control_messages_become_what_the_session_needs() {
-        let refused = |message: &str| {
-            vec![MarketEvent::Refused { instrument: None, message: message.to_owned() }]
+        let refusal = |instrument, message: &str| MarketEvent::Refused {
+            instrument,
+            message: message.to_owned(),
+        };
+        let refused = |message: &str| vec![refusal(None, message)];
+        let all_refused = |message: &str| {
+            [BTC, ETH].map(|instrument| refusal(Some(instrument), message)).to_vec()
         };
         let subscribed: Vec<MarketEvent> = [BTC, ETH]
             .into_iter()
@@ -803,7 +797,9 @@ mod tests {
             (r#"{"result":null,"id":18446744073709551615}"#, vec![]),
             (r#"{"result":["btcusdt@trade"],"id":1}"#, vec![]),
             (r#"{"code":2,"msg":"Invalid request: x"}"#, refused("Invalid request: x")),
-            (r#"{"error":{"code":3,"msg":"Invalid JSON"},"id":1}"#, refused("Invalid JSON")),
+            (r#"{"error":{"code":3,"msg":"Invalid JSON"},"id":2}"#, refused("Invalid JSON")),
+            (r#"{"error":{"code":2,"msg":"No"},"id":1}"#, all_refused("No")),
+            (r#"{"code":2,"msg":"No","id":1}"#, all_refused("No")),
             (r#"{"e":"serverShutdown","E":1}"#, vec![MarketEvent::Shutdown]),
             (r#"{"stream":"!serverShutdown","data":{"E":1}}"#, vec![MarketEvent::Shutdown]),
             (r#"{"stream":"btcusdt@kline_1m","data":{"e":"kline","s":"BTCUSDT","k":{}}}"#, vec![]),
@@ -871,16 +867,10 @@ mod tests {
             (deep, None, Malformed::NotJson),
             (nonsense, None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
             let mut decoder = of(Venue::BinanceSpot);
-            decoder.decode(&mut DEPTH_SPOT.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (2, 3, 1), "{shown}");
-            decoder.decode(&mut BBO_SPOT.as_bytes().to_vec(), &mut out).unwrap();
+            let error = refusal(&mut decoder, &[DEPTH_SPOT, TRADE], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
+            testing::decoded(&mut decoder, BBO_SPOT);
         }
     }
 
@@ -1019,14 +1009,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [DEPTH_SPOT, DEPTH_FUTURES, BBO_SPOT, TRADE] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if of(Venue::BinanceUsdm).decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut of(Venue::BinanceUsdm), message, at, &with);
             }
         }
     }

@@ -20,8 +20,7 @@ use tickfan_core::market::{
 
 use super::text::{each, measured};
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Mantissas, Resync, Subscription,
-    VenueDecoder,
+    Checksum, DecodeError, Endpoints, Malformed, Mantissas, Resync, Subscription, VenueDecoder,
 };
 
 /// "LENGTH: number of price points (\"1\", \"25\", \"100\", \"250\")."
@@ -345,23 +344,7 @@ impl VenueDecoder for Decoder {
     }
 
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
-        let result = self.read(message, out);
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
-        result
-    }
-
-    /// Refuses everything: images come on the stream, and `resync` never asks REST.
-    fn image_decoder(&self) -> ImageDecoder {
-        Arc::new(|_, _, _| Err(Malformed::Field("image")))
-    }
-
-    fn has_bbo_stream(&self) -> bool {
-        false
+        out.all_or_nothing(|out| self.read(message, out))
     }
 
     fn checksum(&self) -> Option<Checksum> {
@@ -371,16 +354,6 @@ impl VenueDecoder for Decoder {
 
     fn silence_ns(&self) -> Nanos {
         SILENCE_NS
-    }
-
-    /// The venue keeps a silent client.
-    fn keepalive(&self) -> Option<(String, Nanos)> {
-        None
-    }
-
-    /// The venue deletes what falls out.
-    fn truncate_at(&self) -> Option<usize> {
-        None
     }
 }
 
@@ -565,6 +538,7 @@ fn write_number(mantissa: i64, digits: u8, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
 
     const BTC: InstrumentId = InstrumentId(3);
@@ -585,31 +559,17 @@ mod tests {
         Decoder::new(Subscription { instruments, depth, trades: None })
     }
 
-    fn take(decoder: &mut Decoder, message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        decoder.decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
     /// A decoder that knows the book of one instrument and the trades of the other.
     fn subscribed() -> Decoder {
         let mut decoder = of(None);
         for message in [GREETING, CONF, BOOK, TRADES] {
-            take(&mut decoder, message);
+            testing::decoded(&mut decoder, message);
         }
         decoder
     }
 
     fn decoded(message: &str) -> EventBatch {
-        take(&mut subscribed(), message)
-    }
-
-    fn exact(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: exact(px), qty: exact(qty) }
+        testing::decoded(&mut subscribed(), message)
     }
 
     fn delta() -> BookEvent {
@@ -685,8 +645,8 @@ mod tests {
         assert_eq!(out.events, [MarketEvent::Numbered(20), MarketEvent::Trades(event)]);
         let print = TradePrint {
             te_ns: 1_618_677_442_819_000_000,
-            px: exact("60410.5"),
-            qty: exact("0.00023057"),
+            px: decimal("60410.5"),
+            qty: decimal("0.00023057"),
             aggressor: Aggressor::Sell,
             id: TradeId::Number(670_155_031),
             number: Some(670_155_031),
@@ -703,15 +663,18 @@ mod tests {
     #[test]
     fn what_speaks_before_it_is_announced_counts_and_says_nothing() {
         let mut decoder = of(None);
-        take(&mut decoder, GREETING);
-        take(&mut decoder, CONF);
+        testing::decoded(&mut decoder, GREETING);
+        testing::decoded(&mut decoder, CONF);
         for (message, number) in [
             (r#"[232954,"hb",126]"#, 126),
             (r"[204928,[0.1,0.2,0.3],127]", 127),
             (UPDATE, 19),
             (TRADE, 20),
         ] {
-            assert_eq!(take(&mut decoder, message).events, [MarketEvent::Numbered(number)]);
+            assert_eq!(
+                testing::decoded(&mut decoder, message).events,
+                [MarketEvent::Numbered(number)]
+            );
         }
         assert_eq!(decoded(r#"[225206,"hb",5]"#).events, [MarketEvent::Numbered(5)]);
     }
@@ -721,34 +684,34 @@ mod tests {
         for conf in [CONF.replace("196608", "131072"), CONF.replace("OK", "FAILED")] {
             let mut decoder = of(None);
             for message in [GREETING, &conf, BOOK, TRADES] {
-                take(&mut decoder, message);
+                testing::decoded(&mut decoder, message);
             }
-            let level = take(&mut decoder, "[225206,[279380,1,-0.0089]]");
+            let level = testing::decoded(&mut decoder, "[225206,[279380,1,-0.0089]]");
             assert!(matches!(level.events[..], [MarketEvent::Book(_)]), "{:?}", level.events);
-            let checksum = take(&mut decoder, r#"[225206,"cs",7]"#);
+            let checksum = testing::decoded(&mut decoder, r#"[225206,"cs",7]"#);
             let event = BookEvent { checksum: Some(7), ..delta() };
             assert_eq!(checksum.events, [MarketEvent::Book(event)]);
-            let trade = take(&mut decoder, r#"[232962,"te",[1,2,-3,4]]"#);
+            let trade = testing::decoded(&mut decoder, r#"[232962,"te",[1,2,-3,4]]"#);
             assert!(matches!(trade.events[..], [MarketEvent::Trades(_)]), "{:?}", trade.events);
-            assert!(take(&mut decoder, r#"[225206,"hb"]"#).events.is_empty());
+            assert!(testing::decoded(&mut decoder, r#"[225206,"hb"]"#).events.is_empty());
         }
     }
 
     #[test]
     fn the_greeting_of_a_connection_ends_all_that_the_one_before_agreed_on() {
         let mut decoder = subscribed();
-        take(&mut decoder, GREETING);
-        assert!(take(&mut decoder, UPDATE).events.is_empty());
-        take(&mut decoder, CONF);
-        assert_eq!(take(&mut decoder, UPDATE).events, [MarketEvent::Numbered(19)]);
+        testing::decoded(&mut decoder, GREETING);
+        assert!(testing::decoded(&mut decoder, UPDATE).events.is_empty());
+        testing::decoded(&mut decoder, CONF);
+        assert_eq!(testing::decoded(&mut decoder, UPDATE).events, [MarketEvent::Numbered(19)]);
         // The same channel by another number, then another channel by that number.
-        take(&mut decoder, &BOOK.replace("225206", "7"));
-        take(&mut decoder, &BOOK.replace("225206", "8"));
-        assert_eq!(take(&mut decoder, "[7,[279380,0,1],19]").events.len(), 1);
-        take(&mut decoder, &TRADES.replace("232962", "8"));
-        assert_eq!(take(&mut decoder, "[8,[279380,0,1],19]").events.len(), 1);
-        take(&mut decoder, r#"{"event":"unsubscribed","status":"OK","chanId":8}"#);
-        assert_eq!(take(&mut decoder, r#"[8,"te",[1,2,3,4],19]"#).events.len(), 1);
+        testing::decoded(&mut decoder, &BOOK.replace("225206", "7"));
+        testing::decoded(&mut decoder, &BOOK.replace("225206", "8"));
+        assert_eq!(testing::decoded(&mut decoder, "[7,[279380,0,1],19]").events.len(), 1);
+        testing::decoded(&mut decoder, &TRADES.replace("232962", "8"));
+        assert_eq!(testing::decoded(&mut decoder, "[8,[279380,0,1],19]").events.len(), 1);
+        testing::decoded(&mut decoder, r#"{"event":"unsubscribed","status":"OK","chanId":8}"#);
+        assert_eq!(testing::decoded(&mut decoder, r#"[8,"te",[1,2,3,4],19]"#).events.len(), 1);
     }
 
     #[test]
@@ -837,15 +800,8 @@ mod tests {
             ("[".repeat(100_000), None, Malformed::NotJson),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = subscribed();
-            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (4, 1, 1), "{shown}");
+            let error = refusal(&mut subscribed(), &[UPDATE, TRADE], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -932,14 +888,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, UPDATE, TRADE, BOOK] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if subscribed().decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut subscribed(), message, at, &with);
             }
         }
     }

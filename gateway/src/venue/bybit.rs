@@ -4,6 +4,7 @@
 //! with its subscription. The feed thread calls it for every message. It must never rely on the
 //! order of fields, which is not the same from one product to the next.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,10 +20,7 @@ use tickfan_core::market::{
 use super::tape::{
     Parser, decimal, elements, entries, nanos_of_millis, number, number_in_text, read_sides, text,
 };
-use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder,
-    quoted_after,
-};
+use super::{DecodeError, Endpoints, Malformed, Resync, Subscription, VenueDecoder, quoted_after};
 
 /// "Level 1, 50, 200, 1000 data".
 const DEPTHS: [u32; 4] = [1, 50, 200, 1000];
@@ -147,30 +145,12 @@ impl VenueDecoder for Decoder {
         )
     }
 
-    /// Refuses everything: images come on the stream, and `resync` never asks REST.
-    fn image_decoder(&self) -> ImageDecoder {
-        Arc::new(|_, _, _| Err(Malformed::Field("image")))
-    }
-
-    fn has_bbo_stream(&self) -> bool {
-        false
-    }
-
-    fn checksum(&self) -> Option<Checksum> {
-        None
-    }
-
     fn silence_ns(&self) -> Nanos {
         SILENCE_NS
     }
 
     fn keepalive(&self) -> Option<(String, Nanos)> {
         Some((r#"{"op":"ping"}"#.to_owned(), KEEPALIVE_NS))
-    }
-
-    /// The venue deletes what falls out of its depth.
-    fn truncate_at(&self) -> Option<usize> {
-        None
     }
 }
 
@@ -395,9 +375,13 @@ struct InstrumentsInfo<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct InstrumentList<'a> {
     #[serde(borrow)]
     list: Vec<&'a RawValue>,
+    // Contracts only; empty behind the last page.
+    #[serde(borrow, default)]
+    next_page_cursor: Cow<'a, str>,
 }
 
 /// One instrument of the list, as far as it matters here.
@@ -460,19 +444,39 @@ impl InstrumentInfo {
 /// [`Malformed`] when the body holds no list of instruments; an instrument that cannot be read is
 /// left out.
 pub fn listings(body: &[u8]) -> Result<Vec<Listing>, Malformed> {
+    let list = instrument_list(body)?.list;
+    let instruments = list.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok());
+    Ok(instruments.filter_map(|instrument: InstrumentInfo| instrument.listing()).collect())
+}
+
+/// Where the page behind this one is, if there is one: the venue may name one behind the last, and that
+/// is empty.
+///
+/// # Errors
+/// As of [`listings`].
+pub fn next_page(path: &str, body: &[u8]) -> Result<Option<String>, Malformed> {
+    let InstrumentList { list, next_page_cursor: cursor } = instrument_list(body)?;
+    // It comes ready for a URL; what is not must not become another parameter.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.~%".contains(c);
+    if !cursor.chars().all(is_plain) {
+        return Err(Malformed::Field("nextPageCursor"));
+    }
+    Ok((!cursor.is_empty() && !list.is_empty()).then(|| format!("{path}&cursor={cursor}")))
+}
+
+fn instrument_list(body: &[u8]) -> Result<InstrumentList<'_>, Malformed> {
     let info: InstrumentsInfo<'_> = serde_json::from_slice(body).map_err(|error| {
         if error.is_data() { Malformed::Field("result") } else { Malformed::NotJson }
     })?;
-    let instruments =
-        info.result.list.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok());
-    Ok(instruments.filter_map(|instrument: InstrumentInfo| instrument.listing()).collect())
+    Ok(info.result)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
-    use tickfan_core::market::{LevelChange, Scales};
+    use tickfan_core::market::Scales;
 
     const BTC: InstrumentId = InstrumentId(3);
     const ETH: InstrumentId = InstrumentId(4);
@@ -491,17 +495,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        of().decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut of(), message)
     }
 
     #[test]
@@ -692,15 +686,8 @@ mod tests {
             ("[".repeat(100_000), None, Malformed::NotJson),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = of();
-            decoder.decode(&mut DELTA.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADES.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (2, 1, 2), "{shown}");
+            let error = refusal(&mut of(), &[DELTA, TRADES], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -791,6 +778,15 @@ mod tests {
             ]
         );
         assert_eq!((&*found[0].base, &*found[0].quote), ("BTC", "USDT"));
+        assert_eq!(next_page("/list?limit=1000", body.as_bytes()), Ok(None));
+        let next = |cursor| {
+            let more = format!(r#""nextPageCursor":"{cursor}""#);
+            next_page("/list?limit=1000", body.replace(r#""nextPageCursor":"""#, &more).as_bytes())
+        };
+        assert_eq!(next("a%3Db"), Ok(Some("/list?limit=1000&cursor=a%3Db".to_owned())));
+        assert_eq!(next("a&b"), Err(Malformed::Field("nextPageCursor")));
+        let behind_the_last = br#"{"result":{"list":[],"nextPageCursor":"more"}}"#;
+        assert_eq!(next_page("/list", behind_the_last), Ok(None));
         let refused = br#"{"retCode":10001,"retMsg":"x","result":{}}"#;
         assert_eq!(listings(refused), Err(Malformed::Field("result")));
         assert_eq!(listings(b"<html>"), Err(Malformed::NotJson));
@@ -808,14 +804,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, DELTA, TRADES] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if of().decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut of(), message, at, &with);
             }
         }
     }

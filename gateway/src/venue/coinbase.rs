@@ -18,7 +18,7 @@ use tickfan_core::market::{
 
 use super::text::{each, measured, nanos_of};
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, LargeImage, Malformed, Resync, Subscription,
+    DecodeError, Endpoints, ImageDecoder, LargeImage, Malformed, Resync, Subscription,
     VenueDecoder, quoted_after,
 };
 
@@ -167,43 +167,23 @@ impl VenueDecoder for Decoder {
     }
 
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
-        let result = self.read(message, out);
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
-        result
+        out.all_or_nothing(|out| self.read(message, out))
     }
 
     fn image_decoder(&self) -> ImageDecoder {
         Arc::new(read_image)
     }
 
-    /// The venue's ticker tells the best of the book at each trade, and nothing between two.
-    fn has_bbo_stream(&self) -> bool {
-        false
-    }
-
-    fn checksum(&self) -> Option<Checksum> {
-        None
-    }
-
     fn silence_ns(&self) -> Nanos {
         SILENCE_NS
     }
 
-    fn keepalive(&self) -> Option<(String, Nanos)> {
-        None
-    }
-
-    fn truncate_at(&self) -> Option<usize> {
-        None
-    }
-
     fn heartbeat_ns(&self) -> Option<Nanos> {
         Some(HEARTBEAT_NS)
+    }
+
+    fn trades_vouch(&self) -> bool {
+        true
     }
 
     fn large_image(&self, message: &[u8]) -> Option<LargeImage> {
@@ -413,15 +393,12 @@ fn read_image(
     body: &mut [u8],
     out: &mut EventBatch,
 ) -> Result<(), Malformed> {
-    let kept = out.levels.len();
-    let read = Message::read(body).and_then(|message| match &*message.kind {
-        "snapshot" => read_snapshot(instrument, &message, out),
-        _ => Err(Malformed::Field("type")),
-    });
-    if read.is_err() {
-        out.levels.truncate(kept);
-    }
-    read
+    out.all_or_nothing(|out| {
+        Message::read(body).and_then(|message| match &*message.kind {
+            "snapshot" => read_snapshot(instrument, &message, out),
+            _ => Err(Malformed::Field("type")),
+        })
+    })
 }
 
 fn read_match(
@@ -475,6 +452,7 @@ fn quoted<'m>(raw: Option<&'m RawValue>, name: &'static str) -> Result<&'m str, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
 
     const BTC: InstrumentId = InstrumentId(3);
@@ -491,17 +469,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        decoder().decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut decoder(), message)
     }
 
     #[test]
@@ -641,15 +609,8 @@ mod tests {
             ("[".repeat(100_000), None, field("message")),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = decoder();
-            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut MATCH.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (2, 3, 1), "{shown}");
+            let error = refusal(&mut decoder(), &[UPDATE, MATCH], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -768,14 +729,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, UPDATE, MATCH, HEARTBEAT] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if decoder().decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut decoder(), message, at, &with);
             }
         }
     }

@@ -2,15 +2,15 @@
 //!
 //! Turns stream messages and the product list into market events and listings; the image of a book
 //! comes with its subscription, in one message of megabytes that is read on the REST thread. The feed
-//! thread calls it for every other message. It must never go through a message twice: a level is
-//! told in over a hundred bytes.
+//! thread calls it for every other message. It must never go through a message twice, as long as the
+//! venue names the channel first: a level is told in over a hundred bytes.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tickfan_core::decimal::Decimal;
 use tickfan_core::market::{
@@ -20,7 +20,7 @@ use tickfan_core::market::{
 
 use super::text::{elements, measured, nanos_of};
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, LargeImage, Malformed, Resync, Subscription,
+    DecodeError, Endpoints, ImageDecoder, LargeImage, Malformed, Resync, Subscription,
     VenueDecoder, quoted_after,
 };
 
@@ -193,25 +193,8 @@ impl VenueDecoder for Decoder {
         Arc::new(|instrument, body, out| read_image(instrument, body, out))
     }
 
-    /// The venue's ticker tells the best of the book at each trade, and nothing between two.
-    fn has_bbo_stream(&self) -> bool {
-        false
-    }
-
-    fn checksum(&self) -> Option<Checksum> {
-        None
-    }
-
     fn silence_ns(&self) -> Nanos {
         SILENCE_NS
-    }
-
-    fn keepalive(&self) -> Option<(String, Nanos)> {
-        None
-    }
-
-    fn truncate_at(&self) -> Option<usize> {
-        None
     }
 
     fn large_image(&self, message: &[u8]) -> Option<LargeImage> {
@@ -256,15 +239,11 @@ fn read(
     message: &[u8],
     out: &mut EventBatch,
 ) -> Result<(), DecodeError> {
-    let kept = (out.events.len(), out.levels.len(), out.trades.len());
-    let mut reader = Reader { ids, scratch, out, subject: Subject::default(), failure: Ok(()) };
-    let result = reader.read(message).and_then(|head| reader.finish(head, kept.0));
-    if result.is_err() {
-        out.events.truncate(kept.0);
-        out.levels.truncate(kept.1);
-        out.trades.truncate(kept.2);
-    }
-    result
+    let begin = out.events.len();
+    out.all_or_nothing(|out| {
+        let mut reader = Reader { ids, scratch, out, subject: Subject::default(), failure: Ok(()) };
+        reader.read(message).and_then(|head| reader.finish(head, begin))
+    })
 }
 
 /// Reads a message that was too long to be decoded between two others: one image and nothing else.
@@ -278,19 +257,18 @@ fn read_image(
     let head = &body[..HEAD_BYTES.min(body.len())];
     let product = quoted_after(head, PRODUCT_ID).ok_or(Malformed::Field("product_id"))?;
     let ids = Ids::from([(product.into(), instrument)]);
-    let kept = (out.events.len(), out.levels.len(), out.trades.len());
-    read(&ids, &mut Scratch::default(), body, out).map_err(|error| error.what)?;
-    if let [MarketEvent::Numbered(_), MarketEvent::Book(book)] = &out.events[kept.0..]
-        && book.kind == BookKind::Image
-    {
-        // The number was seen when the message came.
-        out.events.remove(kept.0);
-        return Ok(());
-    }
-    out.events.truncate(kept.0);
-    out.levels.truncate(kept.1);
-    out.trades.truncate(kept.2);
-    Err(Malformed::Field("events"))
+    let begin = out.events.len();
+    out.all_or_nothing(|out| {
+        read(&ids, &mut Scratch::default(), body, out).map_err(|error| error.what)?;
+        match &out.events[begin..] {
+            [MarketEvent::Numbered(_), MarketEvent::Book(book)] if book.kind == BookKind::Image => {
+                // The number was seen when the message came.
+                out.events.remove(begin);
+                Ok(())
+            }
+            _ => Err(Malformed::Field("events")),
+        }
+    })
 }
 
 /// Turns one message into events while it is parsed.
@@ -472,25 +450,35 @@ impl<'m> Visitor<'m> for Message<'_, '_> {
 
     fn visit_map<A: MapAccess<'m>>(self, mut map: A) -> Result<Head<'m>, A::Error> {
         let mut head = Head::default();
+        let mut before_channel: Option<&RawValue> = None;
         while let Some(field) = map.next_key()? {
             match field {
                 MessageField::Channel => head.channel = map.next_value()?,
                 MessageField::SequenceNum => head.number = Some(map.next_value()?),
                 MessageField::Type => head.kind = map.next_value()?,
                 MessageField::Message => head.message = map.next_value()?,
-                // A channel that we know nothing of may call anything an event.
-                MessageField::Events
-                    if matches!(head.channel, "l2_data" | "market_trades" | "subscriptions") =>
-                {
+                MessageField::Events if has_known_events(head.channel) => {
                     map.next_value_seed(Events(&mut *self.0))?;
+                }
+                MessageField::Events if head.channel.is_empty() => {
+                    before_channel = Some(map.next_value()?);
                 }
                 MessageField::Events | MessageField::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
+        if let Some(events) = before_channel.filter(|_| has_known_events(head.channel)) {
+            let mut json = serde_json::Deserializer::from_str(events.get());
+            Events(self.0).deserialize(&mut json).map_err(A::Error::custom)?;
+        }
         Ok(head)
     }
+}
+
+/// A channel that we know nothing of may call anything an event.
+fn has_known_events(channel: &str) -> bool {
+    matches!(channel, "l2_data" | "market_trades" | "subscriptions")
 }
 
 /// The events of a message.
@@ -687,6 +675,7 @@ fn told<T>(value: Option<T>, name: &'static str) -> Result<T, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
 
     const BTC: InstrumentId = InstrumentId(3);
@@ -703,17 +692,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        decoder().decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut decoder(), message)
     }
 
     fn book(
@@ -776,15 +755,22 @@ mod tests {
     }
 
     #[test]
-    fn fields_may_come_in_any_order_but_the_channel_before_its_events() {
+    fn fields_may_come_in_any_order() {
         let updates = r#"[{"new_quantity":"1","more":[{}],"price_level":"2","side":"bid"}]"#;
-        let message = format!(
-            r#"{{"new":{{}},"channel":"l2_data","events":[{{"updates":{updates},"product_id":"ETH-USD","type":"update"}}],"sequence_num":5}}"#
-        );
-        let out = decoded(&message);
-        let delta = book(ETH, BookKind::Delta, 0..1, 1..1);
-        assert_eq!(out.events, [MarketEvent::Numbered(5), MarketEvent::Book(delta)]);
-        assert_eq!(out.levels, [level("2", "1")]);
+        let events = format!(r#"[{{"updates":{updates},"product_id":"ETH-USD","type":"update"}}]"#);
+        for message in [
+            format!(r#"{{"new":{{}},"channel":"l2_data","events":{events},"sequence_num":5}}"#),
+            format!(r#"{{"sequence_num":5,"events":{events},"channel":"l2_data"}}"#),
+        ] {
+            let out = decoded(&message);
+            let delta = book(ETH, BookKind::Delta, 0..1, 1..1);
+            assert_eq!(out.events, [MarketEvent::Numbered(5), MarketEvent::Book(delta)]);
+            assert_eq!(out.levels, [level("2", "1")]);
+        }
+        let other = r#"{"sequence_num":5,"events":[7],"channel":"another"}"#;
+        assert_eq!(decoded(other).events, [MarketEvent::Numbered(5)]);
+        let mut broken = br#"{"sequence_num":5,"events":[7],"channel":"l2_data"}"#.to_vec();
+        assert!(decoder().decode(&mut broken, &mut EventBatch::default()).is_err());
     }
 
     #[test]
@@ -934,15 +920,8 @@ mod tests {
             ("[".repeat(100_000), None, field("message")),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = decoder();
-            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADES.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (4, 3, 2), "{shown}");
+            let error = refusal(&mut decoder(), &[UPDATE, TRADES], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -1073,15 +1052,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, UPDATE, TRADES, HEARTBEAT] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                let _ = decoder().large_image(&bytes);
-                if decoder().decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut decoder(), message, at, &with);
             }
         }
     }

@@ -16,10 +16,7 @@ use tickfan_core::market::{
 };
 
 use super::text::{each, measured};
-use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder,
-    quoted_after,
-};
+use super::{DecodeError, Endpoints, Malformed, Resync, Subscription, VenueDecoder, quoted_after};
 
 /// How often changes are sent. The only finer one, `raw`, is for accounts.
 const INTERVAL: &str = "100ms";
@@ -241,40 +238,11 @@ impl VenueDecoder for Decoder {
     }
 
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
-        let result = self.read(message, out);
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
-        result
-    }
-
-    /// Refuses everything: images come on the stream, and `resync` never asks REST.
-    fn image_decoder(&self) -> ImageDecoder {
-        Arc::new(|_, _, _| Err(Malformed::Field("image")))
-    }
-
-    fn has_bbo_stream(&self) -> bool {
-        false
-    }
-
-    fn checksum(&self) -> Option<Checksum> {
-        None
+        out.all_or_nothing(|out| self.read(message, out))
     }
 
     fn silence_ns(&self) -> Nanos {
         SILENCE_NS
-    }
-
-    /// The venue asks (`test_request`) when it wants to hear from us.
-    fn keepalive(&self) -> Option<(String, Nanos)> {
-        None
-    }
-
-    fn truncate_at(&self) -> Option<usize> {
-        None
     }
 }
 
@@ -531,6 +499,7 @@ fn units(value: Decimal) -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
 
     const BTC: InstrumentId = InstrumentId(3);
@@ -548,17 +517,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        of().decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn exact(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: exact(px), qty: exact(qty) }
+        testing::decoded(&mut of(), message)
     }
 
     #[test]
@@ -613,8 +572,8 @@ mod tests {
         assert_eq!(out.events, [MarketEvent::Trades(event)]);
         let print = |te_ns, px, qty, aggressor, id: &str, number| TradePrint {
             te_ns,
-            px: exact(px),
-            qty: exact(qty),
+            px: decimal(px),
+            qty: decimal(qty),
             aggressor,
             id: TradeId::Text(id.into()),
             number: Some(number),
@@ -765,15 +724,8 @@ mod tests {
             ("[".repeat(100_000), None, field("message")),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = of();
-            decoder.decode(&mut CHANGE.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADES.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(400)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (2, 2, 2), "{shown}");
+            let error = refusal(&mut of(), &[CHANGE, TRADES], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -840,8 +792,8 @@ mod tests {
             base: "BTC".into(),
             quote: "USD".into(),
             kind: kind.into(),
-            tick: exact(tick),
-            lot: exact("10"),
+            tick: decimal(tick),
+            lot: decimal("10"),
             trading,
         };
         assert_eq!(
@@ -869,14 +821,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, CHANGE, TRADES] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if of().decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut of(), message, at, &with);
             }
         }
     }

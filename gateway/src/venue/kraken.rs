@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tickfan_core::decimal::{Decimal, SCALE_MAX};
+use tickfan_core::decimal::{Decimal, SCALE_MAX, write_integer};
 use tickfan_core::market::{
     Aggressor, BookEvent, BookKind, Channel, EventBatch, InstrumentId, LevelChange, Listing,
     MarketEvent, Nanos, Scales, TradeId, TradeNumbering, TradePrint, TradesEvent, Trading, Venue,
@@ -18,8 +18,8 @@ use tickfan_core::market::{
 
 use super::text::{each, measured, nanos_of};
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Mantissas, Resync, Subscription,
-    VenueDecoder, quoted_after,
+    Checksum, DecodeError, Endpoints, Malformed, Mantissas, Resync, Subscription, VenueDecoder,
+    quoted_after,
 };
 
 /// "Depth: possible values [10, 25, 100, 500, 1000]."
@@ -223,23 +223,7 @@ impl VenueDecoder for Decoder {
     }
 
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
-        let result = self.read(message, out);
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
-        result
-    }
-
-    /// Refuses everything: images come on the stream, and `resync` never asks REST.
-    fn image_decoder(&self) -> ImageDecoder {
-        Arc::new(|_, _, _| Err(Malformed::Field("image")))
-    }
-
-    fn has_bbo_stream(&self) -> bool {
-        false
+        out.all_or_nothing(|out| self.read(message, out))
     }
 
     fn checksum(&self) -> Option<Checksum> {
@@ -503,27 +487,20 @@ pub(super) const CHECKSUM: Checksum = Checksum { levels: CHECKSUM_LEVELS, comput
 /// price and quantity "with the decimal point and all leading zeros removed". At a fixed scale that
 /// text is the integer mantissa.
 fn checksum(bids: &[Mantissas], asks: &[Mantissas], _digits: Scales) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
+    let mut text = Vec::with_capacity(2 * CHECKSUM_LEVELS * 2 * DIGITS_MAX);
     let top = asks.iter().take(CHECKSUM_LEVELS).chain(bids.iter().take(CHECKSUM_LEVELS));
-    for mantissa in top.flat_map(|(px, qty)| [px, qty]) {
-        let mut text = [0; DIGITS_MAX];
-        let mut start = text.len();
-        let mut rest = mantissa.unsigned_abs();
-        while rest > 0 {
-            start -= 1;
-            text[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        hasher.update(&text[start..]);
+    // Of zero no digit is left.
+    for mantissa in top.flat_map(|(px, qty)| [*px, *qty]).filter(|mantissa| *mantissa != 0) {
+        write_integer(mantissa.unsigned_abs(), &mut text);
     }
-    hasher.finalize()
+    crc32fast::hash(&text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
-    use tickfan_core::decimal::Decimal;
 
     const BTC: InstrumentId = InstrumentId(3);
     const ETH: InstrumentId = InstrumentId(4);
@@ -538,17 +515,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        of(None).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut of(None), message)
     }
 
     #[test]
@@ -744,15 +711,8 @@ mod tests {
             ("[".repeat(100_000), None, Malformed::Field("message")),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = of(None);
-            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADE.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (2, 1, 1), "{shown}");
+            let error = refusal(&mut of(None), &[UPDATE, TRADE], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -859,14 +819,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, UPDATE, TRADE] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if of(None).decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut of(None), message, at, &with);
             }
         }
     }

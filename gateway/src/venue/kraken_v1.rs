@@ -19,7 +19,7 @@ use tickfan_core::market::{
 };
 
 use super::text::{each, measured};
-use super::{Checksum, DecodeError, ImageDecoder, Malformed, Resync, Subscription, VenueDecoder};
+use super::{Checksum, DecodeError, Malformed, Resync, Subscription, VenueDecoder};
 
 /// The depths that the venue offers.
 const DEPTHS: [u32; 5] = [10, 25, 100, 500, 1000];
@@ -137,23 +137,7 @@ impl VenueDecoder for Decoder {
     }
 
     fn decode(&mut self, message: &mut [u8], out: &mut EventBatch) -> Result<(), DecodeError> {
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
-        let result = self.read(message, out);
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
-        result
-    }
-
-    /// Refuses everything: images come on the stream, and `resync` never asks REST.
-    fn image_decoder(&self) -> ImageDecoder {
-        Arc::new(|_, _, _| Err(Malformed::Field("image")))
-    }
-
-    fn has_bbo_stream(&self) -> bool {
-        false
+        out.all_or_nothing(|out| self.read(message, out))
     }
 
     fn checksum(&self) -> Option<Checksum> {
@@ -490,6 +474,7 @@ fn seconds_as_nanos(seconds: &str) -> Result<Nanos, Malformed> {
 mod tests {
     use super::super::kraken::CHECKSUM;
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
 
     const XBT: InstrumentId = InstrumentId(3);
@@ -507,17 +492,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        of(None).decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut of(None), message)
     }
 
     #[test]
@@ -694,16 +669,8 @@ mod tests {
             (String::new(), None, Malformed::NotJson),
             ("[".repeat(100_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = of(None);
-            for good in [ACK, CHANGE, TRADES] {
-                decoder.decode(&mut good.as_bytes().to_vec(), &mut out).unwrap();
-            }
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (3, 2, 2), "{shown}");
+            let error = refusal(&mut of(None), &[ACK, CHANGE, TRADES], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -745,14 +712,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [IMAGE, CHANGE, BOTH, TRADES, ACK] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if of(None).decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut of(None), message, at, &with);
             }
         }
     }

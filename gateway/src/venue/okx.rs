@@ -21,8 +21,8 @@ use super::tape::{
     text,
 };
 use super::{
-    Checksum, DecodeError, Endpoints, ImageDecoder, Malformed, Mantissas, Resync, Subscription,
-    VenueDecoder, quoted_after,
+    Checksum, DecodeError, Endpoints, Malformed, Mantissas, Resync, Subscription, VenueDecoder,
+    quoted_after,
 };
 
 /// "400 depth levels will be pushed in the initial full snapshot": `books`, the one incremental
@@ -41,6 +41,9 @@ const CHECKSUM_TEXT_BYTES: usize = 20;
 
 /// "The connection will soon be closed for a service upgrade."
 const NOTICE_OF_CLOSE: &str = "64008";
+
+/// "Requests too frequent": over 480 in an hour. Another connection may say as much again.
+const TOO_MANY_REQUESTS: &str = "60014";
 
 /// The answer to our keep-alive is no JSON.
 const PONG: &[u8] = b"pong";
@@ -72,7 +75,8 @@ pub const fn endpoints() -> Endpoints {
         // that fewer instruments leave each more of them.
         instruments_per_connection: 100,
         text_spacing_ns: SECOND_NS / 4,
-        texts_at_once: 2,
+        // The share of a minute.
+        texts_at_once: 8,
         // Three connections a second from one address.
         connect_spacing_ns: SECOND_NS / 2,
         connection_life_ns: None,
@@ -134,15 +138,6 @@ impl VenueDecoder for Decoder {
         )
     }
 
-    /// Refuses everything: images come on the stream, and `resync` never asks REST.
-    fn image_decoder(&self) -> ImageDecoder {
-        Arc::new(|_, _, _| Err(Malformed::Field("image")))
-    }
-
-    fn has_bbo_stream(&self) -> bool {
-        false
-    }
-
     fn checksum(&self) -> Option<Checksum> {
         Some(Checksum { levels: CHECKSUM_LEVELS, compute: checksum })
     }
@@ -154,11 +149,6 @@ impl VenueDecoder for Decoder {
     /// "Send the string `ping`": no JSON either.
     fn keepalive(&self) -> Option<(String, Nanos)> {
         Some(("ping".to_owned(), KEEPALIVE_NS))
-    }
-
-    /// The venue deletes what falls out of its depth.
-    fn truncate_at(&self) -> Option<usize> {
-        None
     }
 }
 
@@ -223,6 +213,9 @@ impl Reader {
                 let message = envelope.message.and_then(text).unwrap_or_default();
                 let instrument = self.instrument_in(message);
                 out.events.push(MarketEvent::Refused { instrument, message: message.to_owned() });
+                if code == Some(TOO_MANY_REQUESTS) {
+                    out.events.push(MarketEvent::Shutdown);
+                }
             }
             "notice" if code == Some(NOTICE_OF_CLOSE) => out.events.push(MarketEvent::Shutdown),
             _ => {}
@@ -502,8 +495,8 @@ pub fn listings(body: &[u8]) -> Result<Vec<Listing>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::testing::{self, damage, decimal, level, refusal, shown};
     use proptest::prelude::*;
-    use tickfan_core::market::LevelChange;
 
     const BTC: InstrumentId = InstrumentId(3);
     const SWAP: InstrumentId = InstrumentId(4);
@@ -520,17 +513,7 @@ mod tests {
     }
 
     fn decoded(message: &str) -> EventBatch {
-        let mut out = EventBatch::default();
-        of().decode(&mut message.as_bytes().to_vec(), &mut out).unwrap();
-        out
-    }
-
-    fn decimal(text: &str) -> Decimal {
-        Decimal::parse(text.as_bytes()).unwrap()
-    }
-
-    fn level(px: &str, qty: &str) -> LevelChange {
-        LevelChange { px: decimal(px), qty: decimal(qty) }
+        testing::decoded(&mut of(), message)
     }
 
     #[test]
@@ -640,7 +623,7 @@ mod tests {
             ),
             (
                 r#"{"event":"error","code":"60014","msg":"Requests too frequent"}"#.to_owned(),
-                refused(None, "Requests too frequent"),
+                [refused(None, "Requests too frequent"), vec![MarketEvent::Shutdown]].concat(),
             ),
             (r#"{"event":"error"}"#.to_owned(), refused(None, "")),
             (
@@ -711,15 +694,8 @@ mod tests {
             ("[".repeat(100_000), None, Malformed::NotJson),
             ("\u{0}x\"\\{[".repeat(170_000), None, Malformed::NotJson),
         ] {
-            let mut out = EventBatch::default();
-            let mut decoder = of();
-            decoder.decode(&mut UPDATE.as_bytes().to_vec(), &mut out).unwrap();
-            decoder.decode(&mut TRADES.as_bytes().to_vec(), &mut out).unwrap();
-            let shown = &message[..message.len().min(300)];
-            let error = decoder.decode(&mut message.clone().into_bytes(), &mut out).unwrap_err();
-            assert_eq!(error, DecodeError { about, what }, "{shown}");
-            let kept = (out.events.len(), out.levels.len(), out.trades.len());
-            assert_eq!(kept, (2, 1, 2), "{shown}");
+            let error = refusal(&mut of(), &[UPDATE, TRADES], &message);
+            assert_eq!(error, DecodeError { about, what }, "{}", shown(&message));
         }
     }
 
@@ -813,14 +789,7 @@ mod tests {
             with in proptest::collection::vec(any::<u8>(), 0..4),
         ) {
             for message in [SNAPSHOT, UPDATE, UPDATE_2022, TRADES] {
-                let mut bytes = message.as_bytes().to_vec();
-                let at = at % bytes.len();
-                bytes.splice(at..(at + 2).min(message.len()), with.iter().copied());
-                let mut out = EventBatch::default();
-                if of().decode(&mut bytes, &mut out).is_err() {
-                    prop_assert!(out.events.is_empty());
-                    prop_assert!(out.levels.is_empty() && out.trades.is_empty());
-                }
+                damage(&mut of(), message, at, &with);
             }
         }
     }

@@ -46,7 +46,6 @@ impl Parser {
         self.padded.clear();
         self.padded.extend_from_slice(message);
         self.padded.resize(message.len() + INPUT_PADDING, 0);
-        let kept = (out.events.len(), out.levels.len(), out.trades.len());
 
         // The tape borrows the message; emptied, its memory serves the next one.
         let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
@@ -57,16 +56,10 @@ impl Parser {
             &mut tape,
         );
         let result = match parsed {
-            Ok(()) => read(&tape.0, out),
+            Ok(()) => out.all_or_nothing(|out| read(&tape.0, out)),
             Err(_) => Err(DecodeError { about: subject_of_broken(), what: Malformed::NotJson }),
         };
         self.tape = tape.reset();
-
-        if result.is_err() {
-            out.events.truncate(kept.0);
-            out.levels.truncate(kept.1);
-            out.trades.truncate(kept.2);
-        }
         result
     }
 }

@@ -81,6 +81,10 @@ pub(super) fn measured(
 ) -> Result<Decimal, Malformed> {
     let text = text.as_bytes();
     let value = Decimal::parse(text).map_err(|error| Malformed::Number(name, error))?;
+    // Zeros are spelt in any number of ways: their digits tell nothing of the others.
+    if value.is_zero() {
+        return Ok(value);
+    }
     // A venue pads the numbers of a symbol alike: most points stand where the last one stood.
     let point = text.len().checked_sub(1 + usize::from(*digits));
     if point.is_none_or(|point| text[point] != b'.') {
@@ -163,9 +167,15 @@ mod tests {
     #[test]
     fn the_finest_writing_of_a_number_is_remembered() {
         let mut digits = 0;
-        for (text, expected) in
-            [("7", 0), ("1.50", 2), ("2.75", 2), ("3.1", 2), ("1.5e-7", 8), ("0.00000000", 8)]
-        {
+        for (text, expected) in [
+            ("7", 0),
+            ("0.000", 0),
+            ("1.50", 2),
+            ("2.75", 2),
+            ("3.1", 2),
+            ("1.5e-7", 8),
+            ("0.00000000", 8),
+        ] {
             measured(text, "price", &mut digits).unwrap();
             assert_eq!(digits, expected, "{text}");
         }

@@ -26,10 +26,15 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("waited in vain until {what}");
 }
 
+/// The configuration of a gateway of one shard with these feeds.
+pub(crate) fn config(feeds: &str) -> Config {
+    let text = format!("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n{feeds}");
+    Config::parse(&text, "the test").unwrap()
+}
+
 /// Starts a gateway of one shard with these feeds.
 pub(crate) fn start(feeds: &str) -> Running {
-    let text = format!("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n{feeds}");
-    serve::start(Config::parse(&text, "the test").unwrap()).unwrap()
+    serve::start(config(feeds)).unwrap()
 }
 
 /// The `[[feed]]` of all symbols of a simulator.
@@ -61,6 +66,12 @@ pub(crate) fn get_json(address: SocketAddr, target: &str) -> (u16, Value) {
 
 /// One HTTP request: status and body.
 pub(crate) fn http(address: SocketAddr, method: &str, target: &str) -> (u16, String) {
+    let (head, body) = exchange(address, method, target);
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+/// One HTTP request: head and body of the answer.
+pub(crate) fn exchange(address: SocketAddr, method: &str, target: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "{method} {target} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -68,7 +79,7 @@ pub(crate) fn http(address: SocketAddr, method: &str, target: &str) -> (u16, Str
     // The gateway answers one request a connection, and then ends it.
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (head.to_owned(), body.to_owned())
 }
 
 /// The value of a metric with these labels; 0 before it was counted.

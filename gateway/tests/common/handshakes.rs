@@ -146,6 +146,7 @@ fn refusals() -> Vec<Case> {
         ),
         ("HTTP/1.0", line("GET /v1/stream HTTP/1.0"), &[400, 505]),
         ("POST", line("POST /v1/stream HTTP/1.1"), &[400, 405]),
+        ("HEAD", line("HEAD /v1/stream HTTP/1.1"), &[400, 405]),
         ("PUT", line("PUT /v1/stream HTTP/1.1"), &[400, 405]),
         ("OPTIONS", line("OPTIONS /v1/stream HTTP/1.1"), &[400, 405]),
         ("another path", line("GET /v1/streams HTTP/1.1"), &[404]),

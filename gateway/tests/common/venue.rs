@@ -1,5 +1,6 @@
 //! A venue of which the test writes every word: a WebSocket and a REST host on loopback.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::io::{ErrorKind, Read, Write};

@@ -11,6 +11,10 @@ use crate::market::{Level, Px, Qty, Side};
 /// them in a longer list of chunks.
 const CHUNK_LEVELS_MIN: usize = 32;
 
+/// Levels that a copy has room for which is made for a new one: those that come before the next
+/// publication need no further copy.
+const CHUNK_LEVELS_SPARE: usize = 4;
+
 /// A run of levels, best first, and the rank of its last.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk {
@@ -86,7 +90,7 @@ impl BookSide {
             Ok(i) => self.chunk_mut(at)[i].qty = qty,
             Err(_) if qty.0 == 0 => return false,
             Err(i) => {
-                self.chunk_mut(at).insert(i, Level { px, qty });
+                self.insert(at, i, Level { px, qty });
                 self.len += 1;
                 self.split_if_long(at);
             }
@@ -109,13 +113,27 @@ impl BookSide {
         true
     }
 
+    fn insert(&mut self, at: usize, i: usize, level: Level) {
+        let levels = &mut Arc::make_mut(&mut self.chunks)[at].levels;
+        if let Some(levels) = Arc::get_mut(levels) {
+            return levels.insert(i, level);
+        }
+        // Not a clone, which has no room and would be copied once more at once.
+        let (before, after) = levels.split_at(i);
+        let mut copy = Vec::with_capacity(levels.len() + CHUNK_LEVELS_SPARE);
+        copy.extend_from_slice(before);
+        copy.push(level);
+        copy.extend_from_slice(after);
+        *levels = Arc::new(copy);
+    }
+
     fn chunk_mut(&mut self, at: usize) -> &mut Vec<Level> {
         Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[at].levels)
     }
 
     fn remove(&mut self, at: usize, i: usize) {
-        let aim = self.chunk_aim();
         self.len -= 1;
+        let len = self.len;
         let chunks = Arc::make_mut(&mut self.chunks);
         if chunks[at].levels.len() == 1 {
             chunks.remove(at);
@@ -124,7 +142,8 @@ impl BookSide {
         Arc::make_mut(&mut chunks[at].levels).remove(i);
         chunks[at].last_rank = last_rank(self.side, &chunks[at].levels);
         // A market that moves away leaves short chunks behind; join them to the next.
-        if at + 1 < chunks.len() && chunks[at].levels.len() + chunks[at + 1].levels.len() <= aim / 2
+        if at + 1 < chunks.len()
+            && is_within_aim(2 * (chunks[at].levels.len() + chunks[at + 1].levels.len()), len)
         {
             let next = chunks.remove(at + 1);
             chunks[at].last_rank = next.last_rank;
@@ -137,8 +156,7 @@ impl BookSide {
     }
 
     fn split_if_long(&mut self, at: usize) {
-        let aim = self.chunk_aim();
-        if self.chunks[at].levels.len() <= 2 * aim {
+        if is_within_aim(self.chunks[at].levels.len().div_ceil(2), self.len) {
             return;
         }
         let side = self.side;
@@ -249,6 +267,12 @@ impl BookSide {
                 !chunk.levels.is_empty() && chunk.last_rank == last_rank(self.side, &chunk.levels)
             })
     }
+}
+
+/// Whether so many levels are at most what a chunk aims for. Asked with every change, and so without
+/// the root.
+const fn is_within_aim(levels: usize, side_len: usize) -> bool {
+    levels <= CHUNK_LEVELS_MIN || levels * levels <= side_len
 }
 
 fn last_rank(side: Side, levels: &[Level]) -> i64 {

@@ -4,7 +4,7 @@
 //! A client reads them with a JSON parser, as [`super::Frame`] does.
 
 use super::{Encoder, FrameHead, Head, NANOS_PER_MICRO, Payload, StatsReport, Update};
-use crate::decimal::write_decimal;
+use crate::decimal::{write_decimal, write_integer};
 use crate::market::{Aggressor, Level, Nanos, Scales, Trade, TradeId};
 
 /// The encoder of `tickfan.json.v1`.
@@ -33,9 +33,9 @@ impl Encoder for Json {
                 sides(bids, asks, head.scales, out);
                 if trusted != [None, None] {
                     out.extend_from_slice(b",\"trusted\":[");
-                    number(trusted[0].unwrap_or(bids.len()) as u64, out);
+                    write_integer(trusted[0].unwrap_or(bids.len()) as u64, out);
                     out.push(b',');
-                    number(trusted[1].unwrap_or(asks.len()) as u64, out);
+                    write_integer(trusted[1].unwrap_or(asks.len()) as u64, out);
                     out.push(b']');
                 }
             }
@@ -96,7 +96,7 @@ impl Encoder for Json {
 
     fn frame_head(&self, head: &FrameHead<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"n\":");
-        number(head.n, out);
+        write_integer(head.n, out);
         field("ts", head.ts_ns / NANOS_PER_MICRO, out);
         if !head.late.is_empty() {
             out.extend_from_slice(b",\"late\":[");
@@ -104,7 +104,7 @@ impl Encoder for Json {
                 if i > 0 {
                     out.push(b',');
                 }
-                number(u64::from(*index), out);
+                write_integer(u64::from(*index), out);
             }
             out.push(b']');
             field("late_us", head.late_ns.div_ceil(NANOS_PER_MICRO), out);
@@ -126,26 +126,11 @@ fn open(kind: &str, head: &Head, out: &mut Vec<u8>) {
     }
 }
 
-fn number(value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut start = digits.len();
-    let mut rest = value;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
-}
-
 fn field(key: &str, value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\":");
-    number(value, out);
+    write_integer(value, out);
 }
 
 fn text_field(key: &str, value: &str, out: &mut Vec<u8>) {
@@ -218,13 +203,13 @@ fn stats(report: &StatsReport, out: &mut Vec<u8>) {
     if report.feed_age_p50_us < 0 {
         out.push(b'-');
     }
-    number(report.feed_age_p50_us.unsigned_abs(), out);
+    write_integer(report.feed_age_p50_us.unsigned_abs(), out);
     field("unsent_bytes", report.unsent_bytes, out);
 }
 
 fn trade(trade: &Trade, scales: Scales, out: &mut Vec<u8>) {
     out.push(b'[');
-    number(trade.te_ns / NANOS_PER_MICRO, out);
+    write_integer(trade.te_ns / NANOS_PER_MICRO, out);
     out.push(b',');
     decimal(trade.px.0, scales.px, out);
     out.push(b',');
@@ -237,7 +222,7 @@ fn trade(trade: &Trade, scales: Scales, out: &mut Vec<u8>) {
     match &trade.id {
         TradeId::Number(id) => {
             out.push(b'"');
-            number(*id, out);
+            write_integer(*id, out);
             out.push(b'"');
         }
         // The text is the venue's: it may need escapes.

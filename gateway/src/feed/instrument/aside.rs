@@ -2,9 +2,9 @@
 //!
 //! Called by the feed. At most one image of an instrument is under way; one that came after it waits.
 
-use tickfan_core::market::{Channel, Nanos, Trading, Why};
+use tickfan_core::market::{Channel, Nanos, Why};
 
-use super::{Context, ImageWant, InstrumentFeed};
+use super::{Context, InstrumentFeed};
 use crate::limits::IMAGE_TIMEOUT_NS;
 
 /// What is being decoded.
@@ -47,16 +47,13 @@ impl InstrumentFeed {
 
     /// A large image came over the stream; returns it when it is to be decoded at once.
     pub fn set_aside(&mut self, message: &[u8], now: Nanos) -> Option<Vec<u8>> {
-        if self.trading == Trading::Ended {
+        if self.phase.has_ended() {
             return None;
         }
         // All that came before is in it.
-        self.drop_early();
-        if self.awaited_ns == 0 {
-            self.awaited_ns = now;
-        }
-        self.has_asked = true;
-        self.want = ImageWant::Asked(now + IMAGE_TIMEOUT_NS);
+        self.early.clear();
+        self.early.await_image(now);
+        self.want.asked(now + IMAGE_TIMEOUT_NS);
         let message = message.to_vec();
         if self.aside.is_some() {
             self.aside = Some(Aside { is_wanted: false, next: Some(message) });

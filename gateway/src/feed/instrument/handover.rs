@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tickfan_core::market::{Channel, Nanos, Scales, State, Trading, Why};
 use tickfan_core::snapshot::{BookPart, Status};
 
+use super::draft::Draft;
 use super::trades::Counting;
 use super::{Context, ImageWant, InstrumentFeed};
 
@@ -15,80 +16,72 @@ impl InstrumentFeed {
     /// The same instrument over another connection, of which nothing is known yet. It must not
     /// publish.
     pub fn successor(&self) -> Self {
-        let mut next = self.next.clone();
+        let mut next = self.draft.next.clone();
         for channel in Channel::ALL {
             let status = next.status_mut(*channel);
             *status = Status::starting(status.epoch, status.since_ns);
         }
         Self {
-            broken: [next.version > 0; Channel::ALL.len()],
-            scales_known: self.scales_known,
             counting: Counting::new(&next.trades.tail),
-            trading: self.trading,
-            // Until the new connection says otherwise.
-            listed: self.trading,
-            next,
+            draft: Draft::new(next, self.draft.scales_known),
+            phase: self.phase.successor(),
             ..Self::new(Arc::clone(&self.entry), None)
         }
     }
 
     /// Goes on with what came over another connection.
     pub fn take_over(&mut self, mut other: Self, now: Nanos, context: &mut Context<'_>) {
-        if self.trading == Trading::Ended || other.trading == Trading::Ended {
+        if self.phase.has_ended() || other.phase.has_ended() {
             return self.trades_as(Trading::Ended, true, now, context);
         }
-        let (own, new) = (self.next.scales, other.next.scales);
+        let (own, new) = (self.draft.next.scales, other.draft.next.scales);
         let scales = Scales { px: own.px.max(new.px), qty: own.qty.max(new.qty) };
-        let fits = (own == scales || self.grow_scales(scales, now))
-            && (new == scales || other.grow_scales(scales, now));
+        let fits = (own == scales || self.draft.grow_scales(scales, now))
+            && (new == scales || other.draft.grow_scales(scales, now));
         if fits {
             self.take_trades(&other, now, context);
         } else {
             self.lose(Channel::Trades, Why::ScaleChange, now, context);
         }
-        let was_served = self.next.book.status.state.flows();
-        let is_served = fits && other.next.book.status.state.flows();
+        let was_served = self.draft.next.book.status.state.flows();
+        let is_served = fits && other.draft.next.book.status.state.flows();
         let is_ahead = was_served
             && is_served
             && matches!(
-                (self.next.book.sequence, other.next.book.sequence),
+                (self.draft.next.book.sequence, other.draft.next.book.sequence),
                 (Some(own), Some(new)) if own > new
             );
 
-        self.trading = other.trading;
+        self.phase.take_over(other.phase);
         self.doubts = other.doubts;
         self.want = other.want;
-        self.has_asked = other.has_asked;
-        self.attempts = other.attempts;
-        self.live_since_ns = other.live_since_ns;
         self.sequencer = other.sequencer;
         self.early = other.early;
-        self.early_levels = other.early_levels;
-        self.awaited_ns = other.awaited_ns;
         self.aside = other.aside;
         self.digits = other.digits;
         if is_served {
             if is_ahead {
-                // What the new connection has yet to bring is in the book already.
-                self.sequencer.begin(self.next.book.sequence);
-                self.drop_early();
+                // What the new connection has yet to bring is in the book already, if its numbers
+                // are the same.
+                self.doubts.lead(self.draft.next.book.sequence, now);
+                self.early.clear();
             } else {
-                self.take_book(other.next.book, was_served, now);
+                self.take_book(other.draft.next.book, was_served, now);
             }
-            self.doubts.crosses(self.next.book.book.is_crossed(), now);
+            self.doubts.crosses(self.draft.next.book.book.is_crossed(), now);
             self.mend(Channel::Book, now, context.rules);
-        } else if self.want == ImageWant::Never {
+        } else if self.want.image == ImageWant::Never {
             return self.refused(now);
         } else if !fits {
             self.lose(Channel::Book, Why::ScaleChange, now, context);
         } else if was_served {
             // Its image is under way.
-            self.broken[Channel::Book.index()] = true;
-            self.turn(Channel::Book, State::Gap, Why::Reconnected, now);
+            self.draft.break_off(Channel::Book);
+            self.draft.turn(Channel::Book, State::Gap, Why::Reconnected, now);
             self.mirror_book_status(now, context.rules);
         }
 
-        let (own, new) = (&self.next.bbo, &other.next.bbo);
+        let (own, new) = (&self.draft.next.bbo, &other.draft.next.bbo);
         let is_fresher = match (own.sequence, new.sequence) {
             _ if !own.status.state.flows() => true,
             (Some(own), Some(new)) => new > own,
@@ -97,20 +90,20 @@ impl InstrumentFeed {
         if context.rules.has_bbo_stream && fits && new.status.state.flows() && is_fresher {
             let new = *new;
             self.mend(Channel::Bbo, now, context.rules);
-            let version = self.next.version + 1;
-            self.set_bbo(new.bid, new.ask, new.sequence, new.te_ns, version, now);
+            let version = self.draft.next.version + 1;
+            self.draft.set_bbo(new.bid, new.ask, new.sequence, new.te_ns, version, now);
         }
         if is_served {
             self.bbo_from_book(now, context.rules);
         }
-        let status = other.next.bbo.status;
+        let status = other.draft.next.bbo.status;
         if context.rules.has_bbo_stream && status.state == State::Gap {
             self.lose(Channel::Bbo, status.why, now, context);
         }
     }
 
     fn take_book(&mut self, new: BookPart, was_served: bool, now: Nanos) {
-        let part = &mut self.next.book;
+        let part = &mut self.draft.next.book;
         let is_same = was_served
             && part.book.bids.iter().eq(new.book.bids.iter())
             && part.book.asks.iter().eq(new.book.asks.iter());
@@ -119,18 +112,19 @@ impl InstrumentFeed {
         part.te_ns = new.te_ns;
         part.tr_ns = new.tr_ns;
         if !is_same {
-            self.next.version += 1;
-            part.changed = self.next.version;
-            self.touch(Channel::Book, now);
+            self.draft.next.version += 1;
+            part.changed = self.draft.next.version;
+            self.draft.touch(Channel::Book, now);
         }
     }
 
     fn take_trades(&mut self, other: &Self, now: Nanos, context: &mut Context<'_>) {
-        let status = other.next.trades.status;
+        let status = other.draft.next.trades.status;
         if self.append_trades(other, context) {
-            self.next.trades.tr_ns = self.next.trades.tr_ns.max(other.next.trades.tr_ns);
-            self.next.version += 1;
-            self.touch(Channel::Trades, now);
+            self.draft.next.trades.tr_ns =
+                self.draft.next.trades.tr_ns.max(other.draft.next.trades.tr_ns);
+            self.draft.next.version += 1;
+            self.draft.touch(Channel::Trades, now);
         }
         match status.state {
             State::Gap => self.lose(Channel::Trades, status.why, now, context),

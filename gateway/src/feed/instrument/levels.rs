@@ -10,7 +10,8 @@ use tickfan_core::market::{
     BookEvent, Channel, Level, LevelChange, Nanos, Px, Qty, Scales, Side, State, Why,
 };
 
-use super::{Context, InstrumentFeed};
+use super::Context;
+use super::draft::Draft;
 use crate::limits::{FIRST_SCALE_MAX, GUESSED_MANTISSA_MAX};
 
 /// Memory that one event needs, reused from event to event.
@@ -29,7 +30,7 @@ enum Misfit {
     Never,
 }
 
-impl InstrumentFeed {
+impl Draft {
     /// Reads levels at the instrument's scales into the scratch; grows the scales where needed.
     pub(super) fn read_levels(
         &mut self,
@@ -73,6 +74,26 @@ impl InstrumentFeed {
             px: guess(finest.px, |change| change.px),
             qty: guess(finest.qty, |change| change.qty),
         };
+    }
+
+    /// The image of an instrument without a listing tells its scales.
+    pub(super) fn learn_scales(
+        &mut self,
+        image: &BookEvent,
+        sides: [&[LevelChange]; 2],
+        now: Nanos,
+    ) {
+        if std::mem::replace(&mut self.scales_known, true) {
+            return;
+        }
+        let first = first_scales(image, sides);
+        let old = self.next.scales;
+        if self.next.version == 0 {
+            self.next.scales = first;
+        } else if first.px > old.px || first.qty > old.qty {
+            // Where it cannot be, what follows will show whether it must be.
+            self.grow_scales(first, now);
+        }
     }
 
     /// Expresses everything held in finer units: the values stay, and every channel begins an epoch.
@@ -152,7 +173,7 @@ fn finest(sides: [&[LevelChange]; 2]) -> Scales {
 
 /// The scales of an instrument without a listing: the digits that the venue writes, so that a finer
 /// price later is rare, unless its values do not fit then.
-pub(super) fn first_scales(image: &BookEvent, sides: [&[LevelChange]; 2]) -> Scales {
+fn first_scales(image: &BookEvent, sides: [&[LevelChange]; 2]) -> Scales {
     let needed = finest(sides);
     let written = Scales {
         px: needed.px.max(image.px_digits.min(FIRST_SCALE_MAX)),

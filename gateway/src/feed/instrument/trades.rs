@@ -5,12 +5,12 @@
 
 use tickfan_core::market::{
     Channel, EventBatch, LevelChange, Nanos, Trade, TradeId, TradeNumbering, TradePrint,
-    TradesEvent, Trading,
+    TradesEvent, Why,
 };
 use tickfan_core::snapshot::tail::{Following, TradeTail};
 
 use super::{Context, InstrumentFeed};
-use crate::limits::TRADES_COMPARED;
+use crate::limits::{TRADE_NUMBER_MAX, TRADES_COMPARED, TRADES_LOST_MAX};
 use crate::mutant::{Mutant, planted};
 
 /// The newest trade, or what a heartbeat says of it.
@@ -27,6 +27,8 @@ enum Verdict {
     New { lost: u64 },
     /// It came before.
     Repeated,
+    /// Its number cannot be believed, unless the next one is near it.
+    Unlikely,
 }
 
 /// How far the trades have come.
@@ -38,6 +40,8 @@ pub(super) struct Counting {
     is_joining: bool,
     /// Where the tail stood when the feed began.
     began_at: u64,
+    /// The number of the trade before, if that was not believed.
+    unlikely: Option<u64>,
 }
 
 impl Counting {
@@ -48,6 +52,7 @@ impl Counting {
             numbering: TradeNumbering::None,
             is_joining: true,
             began_at: tail.newest(),
+            unlikely: None,
         }
     }
 
@@ -62,6 +67,24 @@ impl Counting {
         number > self.newest.get_or_insert(Newest { number, te_ns: 0 }).number
     }
 
+    /// A number so far ahead would tell as many trades as lost, and all that follow as repeated. After
+    /// a long absence it is right: then the next one is near it.
+    fn is_unlikely(&mut self, number: u64) -> bool {
+        let before = self.unlikely.take();
+        let is_far_from = |other: u64| number.abs_diff(other) > TRADES_LOST_MAX;
+        let is_ahead = self.newest.is_some_and(|newest| {
+            self.numbering == TradeNumbering::Consecutive
+                && number > newest.number
+                && is_far_from(newest.number)
+                && before.is_none_or(is_far_from)
+        });
+        let is_unlikely = is_ahead || number > TRADE_NUMBER_MAX;
+        if is_unlikely {
+            self.unlikely = Some(number);
+        }
+        is_unlikely
+    }
+
     fn judge(
         &mut self,
         print: &TradePrint,
@@ -70,6 +93,9 @@ impl Counting {
     ) -> Verdict {
         self.numbering = numbering;
         let number = print.number.filter(|_| numbering != TradeNumbering::None);
+        if number.is_some_and(|number| self.is_unlikely(number)) {
+            return Verdict::Unlikely;
+        }
         let verdict = match (number, self.newest) {
             (Some(number), Some(newest)) if number <= newest.number => {
                 // Numbers that begin anew are small and late.
@@ -100,14 +126,15 @@ impl InstrumentFeed {
         now: Nanos,
         context: &mut Context<'_>,
     ) {
-        if self.trading == Trading::Ended {
+        if self.phase.has_ended() {
             return;
         }
         let mut any = false;
+        let mut has_hole = false;
         for print in &batch.trades[event.trades.clone()] {
             let sides = [&[LevelChange { px: print.px, qty: print.qty }][..], &[]];
-            self.guess_scales(sides);
-            if let Err(why) = self.read_levels(sides, now, context) {
+            self.draft.guess_scales(sides);
+            if let Err(why) = self.draft.read_levels(sides, now, context) {
                 context.stats.malformed.inc();
                 self.lose(Channel::Trades, why, now, context);
                 continue;
@@ -120,16 +147,23 @@ impl InstrumentFeed {
                 aggressor: print.aggressor,
                 id: print.id.clone(),
             };
-            let tail = &mut self.next.trades.tail;
+            let tail = &mut self.draft.next.trades.tail;
+            let is_joining = self.counting.is_joining;
             match self.counting.judge(print, event.numbering, || is_held(tail, &trade)) {
                 Verdict::Repeated => {
                     context.stats.trades_repeated.inc();
+                    continue;
+                }
+                Verdict::Unlikely => {
+                    context.stats.malformed.inc();
+                    self.lose(Channel::Trades, Why::MalformedMessage, now, context);
                     continue;
                 }
                 Verdict::New { lost: 0 } => {}
                 Verdict::New { lost } => {
                     context.stats.trades_lost.inc_by(lost);
                     tail.skip(lost - u64::from(planted(Mutant::UncountedLoss)));
+                    has_hole |= !is_joining;
                 }
             }
             tail.push(trade);
@@ -140,9 +174,13 @@ impl InstrumentFeed {
         }
         if any {
             self.mend(Channel::Trades, now, context.rules);
-            self.next.trades.tr_ns = now;
-            self.next.version += 1;
-            self.touch(Channel::Trades, now);
+            self.draft.next.trades.tr_ns = now;
+            self.draft.next.version += 1;
+            self.draft.touch(Channel::Trades, now);
+        }
+        if has_hole && context.rules.trades_vouch {
+            self.doubt_for_trades(now, context);
+            self.settle_all(now, context.rules);
         }
     }
 
@@ -150,24 +188,29 @@ impl InstrumentFeed {
     pub(super) fn miss_trades(&mut self, number: u64, now: Nanos, context: &Context<'_>) {
         let Some(newest) = &mut self.counting.newest else { return };
         let lost = number.saturating_sub(newest.number);
+        if lost > TRADES_LOST_MAX && self.counting.numbering != TradeNumbering::Rising {
+            // The trades will tell, if it is so.
+            context.stats.malformed.inc();
+            return;
+        }
         newest.number += lost;
         if self.counting.numbering == TradeNumbering::Rising || lost == 0 {
             // How many they are, its numbers do not tell.
             return;
         }
         context.stats.trades_lost.inc_by(lost);
-        self.next.trades.tail.skip(lost);
-        self.next.version += 1;
-        self.touch(Channel::Trades, now);
+        self.draft.next.trades.tail.skip(lost);
+        self.draft.next.version += 1;
+        self.draft.touch(Channel::Trades, now);
     }
 
     /// Appends what another feed of the instrument has beyond this one; returns whether there was
     /// anything.
     pub(super) fn append_trades(&mut self, other: &Self, context: &Context<'_>) -> bool {
-        let theirs = &other.next.trades.tail;
+        let theirs = &other.draft.next.trades.tail;
         let began_at = other.counting.began_at;
         let seen = theirs.newest() - began_at;
-        let before = self.next.trades.tail.newest();
+        let before = self.draft.next.trades.tail.newest();
         let beyond = match (self.counting.newest, other.counting.newest) {
             (Some(own), Some(new)) if other.counting.numbering == TradeNumbering::Consecutive => {
                 // Numbers of the venue and of the tail run side by side.
@@ -177,7 +220,7 @@ impl InstrumentFeed {
             }
             _ => {
                 let trades: Vec<&Trade> = theirs.after(began_at).collect();
-                let own = &self.next.trades.tail;
+                let own = &self.draft.next.trades.tail;
                 let is_known = |trade: &&Trade| {
                     own.after(began_at.saturating_sub(TRADES_COMPARED))
                         .any(|held| is_same(held, trade))
@@ -197,7 +240,7 @@ impl InstrumentFeed {
                 }
                 Following::Trades(count) => {
                     for trade in theirs.after(at).take(count as usize) {
-                        self.next.trades.tail.push(trade.clone());
+                        self.draft.next.trades.tail.push(trade.clone());
                     }
                     at += count;
                 }
@@ -207,13 +250,13 @@ impl InstrumentFeed {
         self.counting.newest = newest.into_iter().flatten().max_by_key(|newest| newest.number);
         self.counting.numbering = other.counting.numbering;
         self.counting.is_joining = true;
-        self.next.trades.tail.newest() > before
+        self.draft.next.trades.tail.newest() > before
     }
 
     fn lose_trades(&mut self, count: u64, context: &Context<'_>) {
         if count > 0 {
             context.stats.trades_lost.inc_by(count);
-            self.next.trades.tail.skip(count);
+            self.draft.next.trades.tail.skip(count);
         }
     }
 }

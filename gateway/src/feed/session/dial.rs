@@ -1,23 +1,25 @@
 //! Connections to a venue's stream, made one after the other: an address → an open [`Line`].
 //!
 //! Runs on the feed thread. All sessions that lead to one host share its [`Spacing`], so that they
-//! come back one by one when the venue has cut all of them, within the rate that it allows.
+//! come back one by one when the venue has cut all of them, within the rate that it allows, and none of
+//! them before the time that the venue named to one that it refused.
 
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::Request;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use tickfan_core::market::Nanos;
 
 use super::SessionError;
 use super::line::{Line, Turns};
 use crate::clock::Clock;
+use crate::feed::rest::retry_after_ns;
 use crate::feed::tls::{Address, Connector};
-use crate::limits::CONNECT_TIMEOUT_NS;
+use crate::limits::{BAN_MAX_NS, CONNECT_TIMEOUT_NS};
 
 /// When the next connection to a host may be begun.
 #[derive(Debug)]
@@ -32,9 +34,19 @@ impl Spacing {
         Self { spacing_ns, next_ns: Mutex::new(0) }
     }
 
+    fn next_ns(&self) -> MutexGuard<'_, Nanos> {
+        self.next_ns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No turn is before that.
+    pub fn hold(&self, until_ns: Nanos) {
+        let mut next_ns = self.next_ns();
+        *next_ns = until_ns.max(*next_ns);
+    }
+
     /// Takes the next turn; returns when it is.
     pub fn take(&self, now: Nanos) -> Nanos {
-        let mut next_ns = self.next_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next_ns = self.next_ns();
         let turn_ns = now.max(*next_ns);
         *next_ns = turn_ns + self.spacing_ns;
         turn_ns
@@ -66,9 +78,12 @@ impl Dialer {
         let wait_ns = self.spacing.take(now) - now;
         tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
         let limit = Duration::from_nanos(CONNECT_TIMEOUT_NS);
-        tokio::time::timeout(limit, self.open(&path))
-            .await
-            .map_err(|_| SessionError::ConnectTimeout)?
+        let opened = tokio::time::timeout(limit, self.open(&path)).await;
+        let opened = opened.map_err(|_| SessionError::ConnectTimeout)?;
+        if let Err(SessionError::Refused { retry_after_ns: Some(pause_ns), .. }) = &opened {
+            self.spacing.hold(self.clock.now().saturating_add(*pause_ns.min(&BAN_MAX_NS)));
+        }
+        opened
     }
 
     async fn open(&self, path: &str) -> Result<Line, SessionError> {
@@ -80,21 +95,20 @@ impl Dialer {
             .header("Sec-WebSocket-Key", fastwebsockets::handshake::generate_key())
             .header("Sec-WebSocket-Version", "13")
             .body(Empty::<Bytes>::new())?;
-        let (socket, _) = fastwebsockets::handshake::client(&SpawnHere, request, stream).await?;
-        Ok(Line::new(socket.into_inner(), self.turns, self.clock.now()))
-    }
-}
-
-/// Runs the HTTP half of a handshake on the session's own thread.
-struct SpawnHere;
-
-impl<F> hyper::rt::Executor<F> for SpawnHere
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::spawn(future);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the upgrade; an error before that is the request's, too.
+        tokio::spawn(connection.with_upgrades());
+        let mut response = sender.send_request(request).await?;
+        let upgrade = response.headers().get(UPGRADE).and_then(|name| name.to_str().ok());
+        let is_websocket = upgrade.is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS || !is_websocket {
+            let retry_after_ns = retry_after_ns(response.headers());
+            return Err(SessionError::Refused { status, retry_after_ns });
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await?;
+        Ok(Line::new(TokioIo::new(upgraded), self.turns, self.clock.now()))
     }
 }
 
@@ -111,5 +125,9 @@ mod tests {
         assert_eq!(turns, expected);
         assert_eq!(spacing.take(7 * SECOND_NS), 100 + 8 * SECOND_NS);
         assert_eq!(spacing.take(60 * SECOND_NS), 60 * SECOND_NS, "who comes late need not wait");
+        spacing.hold(70 * SECOND_NS);
+        spacing.hold(65 * SECOND_NS);
+        let turns = [61, 61].map(|seconds| spacing.take(seconds * SECOND_NS));
+        assert_eq!(turns, [70 * SECOND_NS, 72 * SECOND_NS], "nobody before the venue wants it");
     }
 }

@@ -11,13 +11,13 @@ use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocketWrite};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tickfan_core::market::Nanos;
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use super::SessionError;
 use super::frames::{Frames, Incoming};
 use crate::feed::rest::ImageResult;
-use crate::limits::{CLOSE_LINGER_NS, REST_RESULTS_MAX, VENUE_TEXTS_MAX};
+use crate::limits::{CLOSE_LINGER_NS, REST_RESULTS_MAX, VENUE_SEND_NS_MAX, VENUE_TEXTS_MAX};
 use crate::venue::Endpoints;
 
 type Stream = TokioIo<Upgraded>;
@@ -211,9 +211,7 @@ impl Line {
     }
 
     async fn send(&mut self, frame: Frame<'static>) -> Result<(), SessionError> {
-        self.writer.write_frame(frame).await?;
-        self.writer.flush().await?;
-        Ok(())
+        send(&mut self.writer, frame, Duration::from_nanos(VENUE_SEND_NS_MAX)).await
     }
 
     /// Ends the connection with a word, if the venue takes it.
@@ -222,6 +220,19 @@ impl Line {
         // It ends in any case.
         let _ = tokio::time::timeout(limit, self.send(Frame::close(code, &[]))).await;
     }
+}
+
+/// Says something, unless the venue takes nothing: meanwhile it is not listened to.
+async fn send<W: AsyncWrite + Unpin>(
+    writer: &mut WebSocketWrite<W>,
+    frame: Frame<'static>,
+    limit: Duration,
+) -> Result<(), SessionError> {
+    let send = async {
+        writer.write_frame(frame).await?;
+        writer.flush().await
+    };
+    Ok(tokio::time::timeout(limit, send).await.map_err(|_| SessionError::Unread)??)
 }
 
 /// When a connection last showed that its other end is there, pongs included.
@@ -260,6 +271,25 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_venue_that_reads_nothing_is_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let error = runtime.block_on(async {
+            // Room for one pong, which nobody takes out.
+            let (ours, _theirs) = tokio::io::duplex(16);
+            let (_, mut writer) =
+                fastwebsockets::after_handshake_split(tokio::io::empty(), ours, Role::Client);
+            let mut pong = async || {
+                let frame = Frame::pong(Payload::Owned(vec![0; 4]));
+                send(&mut writer, frame, Duration::from_millis(10)).await
+            };
+            pong().await.unwrap();
+            let given_up = tokio::time::timeout(Duration::from_secs(30), pong()).await;
+            given_up.unwrap().unwrap_err()
+        });
+        assert!(matches!(error, SessionError::Unread), "{error}");
+    }
 
     #[test]
     fn after_a_rest_some_texts_go_at_once_and_not_one_more() {

@@ -45,12 +45,14 @@ pub(super) enum Fault {
     Delisting,
     /// The venue's numbers begin anew.
     NumbersRestart,
+    /// They begin anew in a message that is lost.
+    NumbersRestartLost,
     /// The venue says that nothing changed.
     KeepAlive,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Gap,
         Self::TradesLost,
         Self::Duplicate,
@@ -70,6 +72,7 @@ impl Fault {
         Self::TickChange,
         Self::Delisting,
         Self::NumbersRestart,
+        Self::NumbersRestartLost,
         Self::KeepAlive,
     ];
 
@@ -89,7 +92,9 @@ impl Fault {
             Self::Maintenance => !dialect.fetches_images(),
             // It has no list of instruments: a finer number says all there is.
             Self::Delisting => !matches!(dialect, Bitfinex),
-            Self::NumbersRestart => matches!(dialect, Okx | BybitSpot | BybitLinear),
+            Self::NumbersRestart | Self::NumbersRestartLost => {
+                matches!(dialect, Okx | BybitSpot | BybitLinear)
+            }
             Self::KeepAlive => matches!(dialect, Okx),
             Self::Duplicate
             | Self::Crossed

@@ -39,8 +39,6 @@ pub(super) struct Line {
     turns: Turns,
     /// When the gateway said something last.
     said_ns: Nanos,
-    /// Since when a text waits for nothing but its turn.
-    pub(super) waits_since_ns: Option<Nanos>,
 }
 
 impl Line {
@@ -55,7 +53,6 @@ impl Line {
             texts: VecDeque::new(),
             turns,
             said_ns: now,
-            waits_since_ns: None,
         }
     }
 
@@ -113,14 +110,11 @@ impl Line {
     /// The next text, if it is its time; else when that is.
     pub(super) fn take_text(&mut self, now: Nanos) -> Result<String, Nanos> {
         if self.texts.is_empty() {
-            self.waits_since_ns = None;
             return Err(Nanos::MAX);
         }
         if now < self.turns.next_ns() {
-            self.waits_since_ns.get_or_insert(now);
             return Err(self.turns.next_ns());
         }
-        self.waits_since_ns = None;
         self.turns.take(now);
         self.said_ns = now;
         self.texts.pop_front().ok_or(Nanos::MAX)

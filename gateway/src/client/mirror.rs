@@ -1,7 +1,7 @@
 //! What one client was told, rebuilt and doubted: updates → the views that a client holds, or the
 //! first thing that cannot be true.
 //!
-//! `tail` calls it for every frame of its connection, in order. It is the reading half of the
+//! The client calls it for every frame of its connection, in order. It is the reading half of the
 //! protocol written a second time, from the protocol alone: it shares no book with the gateway, or
 //! it could not catch it in an error. Pure: no socket, no clock.
 
@@ -31,6 +31,8 @@ pub struct ViewMirror {
     pub symbol: String,
     /// The state of its channel.
     pub state: State,
+    /// Why, and since when in microseconds by the gateway's clock, once a change of it was told.
+    pub why: Option<(String, u64)>,
     /// The epoch of its channel.
     pub epoch: u32,
     channel: Channel,
@@ -118,6 +120,7 @@ impl Mirror {
         let view = ViewMirror {
             symbol: symbol.to_owned(),
             state: state(&ack.state)?,
+            why: None,
             epoch: ack.epoch,
             channel,
             // A channel without a depth has one level a side; a depth that is no number is `full`.
@@ -180,7 +183,10 @@ impl ViewMirror {
             Received::Delta { s, p, b, a, .. } => self.delta(*s, *p, b, a),
             Received::Bbo { s, q, b, a, .. } => self.bbo(*s, *q, b.as_ref(), a.as_ref()),
             Received::Trades { s, p, lost, x, .. } => self.trades(*s, *p, *lost, x.len()),
-            Received::State { e, state: name, .. } => self.turn(*e, state(name)?),
+            Received::State { e, state: name, why, since, .. } => {
+                self.why = Some((why.clone(), *since));
+                self.turn(*e, state(name)?)
+            }
             Received::Stats(_) | Received::Unknown => Ok(0),
         }
     }
@@ -321,6 +327,11 @@ impl ViewMirror {
         Ok(())
     }
 
+    /// The version that is held, if any is.
+    pub const fn version(&self) -> Option<u64> {
+        self.held
+    }
+
     /// The highest bid: price and quantity.
     pub fn best_bid(&self) -> Option<(&Number, &Number)> {
         self.bids.0.last_key_value()
@@ -336,6 +347,11 @@ impl Side {
     /// How many levels are held.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Prices and quantities, the lowest price first.
+    pub fn levels(&self) -> impl DoubleEndedIterator<Item = (Number, Number)> {
+        self.0.iter().map(|(price, quantity)| (*price, *quantity))
     }
 
     /// No level is held.
@@ -382,7 +398,10 @@ pub struct Number(Decimal);
 
 impl Number {
     /// Reads a number that is written as the protocol wants it.
-    fn parse(text: &str) -> Result<Self, Broken> {
+    ///
+    /// # Errors
+    /// [`Broken::Number`] when it is not.
+    pub fn parse(text: &str) -> Result<Self, Broken> {
         let number = Decimal::parse(text.as_bytes()).map(Self);
         match number {
             Ok(number) if number.to_string() == text => Ok(number),
@@ -394,8 +413,8 @@ impl Number {
         self.0.is_zero()
     }
 
-    /// The mantissa at the finest scale there is, where all compare.
-    const fn finest(self) -> i128 {
+    /// The mantissa at the finest scale there is, where all compare and add up.
+    pub const fn finest(self) -> i128 {
         self.0.mantissa as i128 * 10i128.pow((SCALE_MAX - self.0.scale) as u32)
     }
 }
