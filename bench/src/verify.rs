@@ -31,14 +31,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use feed_sim::recording::{self, LostLine};
 use feed_sim::replay::{ReplayOptions, Speed};
-use feed_sim::venue::Dialect;
 
 use crate::clock;
 use crate::target::{Feed, Target};
 use expected::{Expected, Loss};
 use follow::Depth;
 use progress::Progress;
-use reader::{Manners, Reader};
+use reader::{Manners, Reader, Stage};
 use report::{Counts, Difference, Report};
 use session::{Encoding, Request, Session};
 use venue::Venue;
@@ -55,16 +54,6 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 /// Beyond its own length, a recording may take this long until the last reader has everything.
 const SLACK: Duration = Duration::from_secs(90);
-
-/// A recording of fewer lines is at its end at full speed before its first images were fetched, or
-/// read where they are large, so that nobody has been told anything yet when a line is left out …
-const SHORT_LINES: usize = 10_000;
-
-/// … and is therefore played at this speed then …
-const SHORT_SPEED: Speed = Speed::X(10);
-
-/// … or at this one, where an image takes longer to read than to fetch.
-const LARGE_SPEED: Speed = Speed::X(4);
 
 /// At most this fast, no reader that reads may lose a trade.
 const LOSSLESS_SPEED_MAX: u32 = 10;
@@ -163,23 +152,10 @@ impl Verify {
     fn run_once(&self, expected: &Arc<Expected>, loss: Option<Loss>) -> Result<bool> {
         let began = clock::now();
         let drop_line = loss.as_ref().map(|loss| loss.line);
-        let dialect = expected.recording.dialect;
-        let is_short = expected.recording.lines.len() < SHORT_LINES;
-        let slower = match dialect {
-            Dialect::CoinbaseAdvanced => Some(LARGE_SPEED),
-            _ => dialect.fetches_images().then_some(SHORT_SPEED),
-        };
-        let speed = match (self.speed, slower) {
-            (Speed::Max, Some(slower)) if is_short && drop_line.is_some() => {
-                eprintln!("not played at full speed: it would end before its images are there");
-                slower
-            }
-            (speed, _) => speed,
-        };
-        let (readers, difference) = play(expected, self.encoding(), speed, loss)?;
+        let (readers, difference) = play(expected, self.encoding(), self.speed, loss)?;
         let report = Report {
             recording: expected.recording.name.clone(),
-            speed: match speed {
+            speed: match self.speed {
                 Speed::X(times) => times.to_string(),
                 Speed::Max => "max".to_owned(),
             },
@@ -218,9 +194,13 @@ fn cast() -> Vec<(String, Manners, Vec<Request>)> {
     cast
 }
 
-/// What a reader's thread has to say: its place among the readers, and that it is subscribed (`None`)
-/// or how it ended.
-type News = (usize, Option<(Counts, Result<(), Box<Difference>>)>);
+/// What a reader's thread has to say.
+enum News {
+    /// How far it is.
+    Reached(Stage),
+    /// How it ended, with its place among the readers.
+    Ended(usize, Counts, Result<(), Box<Difference>>),
+}
 
 type Outcome = (Vec<(String, Counts)>, Option<Box<Difference>>);
 
@@ -232,7 +212,10 @@ fn play(
     loss: Option<Loss>,
 ) -> Result<Outcome> {
     let drop_line = loss.as_ref().map(|loss| loss.line);
-    let options = ReplayOptions { speed, hold: true, drop_line, ..ReplayOptions::default() };
+    // A book that nobody holds yet can miss nothing: the line is lost when everybody does.
+    let pause_before = drop_line;
+    let options =
+        ReplayOptions { speed, hold: true, drop_line, pause_before, ..ReplayOptions::default() };
     let venue = Venue::start(Arc::clone(&expected.recording), options)?;
     let target = Target::start(&Feed {
         venue: expected.recording.dialect.venue().name(),
@@ -259,8 +242,9 @@ fn play(
             let news: Sender<News> = news.clone();
             let run = move || {
                 // The receiver is there until all readers have ended.
-                let ended = reader.run(gateway, || drop(news.send((place, None))));
-                let _ = news.send((place, Some(ended)));
+                let reached = |stage| drop(news.send(News::Reached(stage)));
+                let (counts, result) = reader.run(gateway, reached);
+                let _ = news.send(News::Ended(place, counts, result));
             };
             std::thread::Builder::new().name(format!("reader {name}")).spawn_scoped(scope, run)?;
         }
@@ -284,11 +268,12 @@ impl Run<'_> {
     fn conduct(&self, cast: &[(String, Manners, Vec<Request>)], speed: Speed) -> Result<Outcome> {
         let mut counts = vec![Counts::default(); cast.len()];
         let mut difference = None;
-        let (mut subscribed, mut ended, mut is_played) = (0, 0, false);
+        let (mut subscribed, mut ready, mut ended, mut is_played) = (0, 0, 0, false);
         while ended < cast.len() {
             match self.hear.recv_timeout(ASK_EVERY) {
-                Ok((_, None)) => subscribed += 1,
-                Ok((place, Some((counted, result)))) => {
+                Ok(News::Reached(Stage::Subscribed)) => subscribed += 1,
+                Ok(News::Reached(Stage::ReadyForLoss)) => ready += 1,
+                Ok(News::Ended(place, counted, result)) => {
                     ended += 1;
                     counts[place] = counted;
                     if let Err(found) = result {
@@ -311,6 +296,9 @@ impl Run<'_> {
                 is_played = true;
                 eprintln!("{} readers are subscribed; playing", cast.len());
                 self.progress.allow(self.length(speed) + SLACK);
+                self.venue.play()?;
+            }
+            if status.state == "paused" && ready == cast.len() {
                 self.venue.play()?;
             }
         }

@@ -5,7 +5,7 @@
 //! against that truth. Nothing here knows the gateway or its decoders.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -114,6 +114,10 @@ pub(crate) struct Expected {
     pub(crate) symbols: BTreeMap<String, Symbol>,
     /// Binance: which of its trade streams was recorded.
     pub(crate) trade_stream: Option<&'static str>,
+    /// The venue numbers its books. OKX does now, but did not in 2022.
+    pub(crate) has_numbers: bool,
+    /// Bitfinex: of which symbol a number of a channel is.
+    channels: HashMap<u64, String>,
 }
 
 impl Expected {
@@ -135,8 +139,14 @@ impl Expected {
         let mut expected = Self {
             symbols: BTreeMap::new(),
             trade_stream: None,
+            has_numbers: has_numbers(&recording),
+            channels: HashMap::new(),
             recording: Arc::clone(&recording),
         };
+        if recording.dialect == Dialect::Bitfinex {
+            // A channel may speak before it is acknowledged.
+            expected.channels = recording.lines.iter().filter_map(channel).collect();
+        }
         let mut truth = Truth::new(recording.dialect);
         for (index, line) in recording.lines.iter().enumerate() {
             expected
@@ -157,7 +167,7 @@ impl Expected {
 
     fn walk(&mut self, index: usize, line: &Line, truth: &mut Truth) -> Result<()> {
         let dialect = self.recording.dialect;
-        let said = Said::read(dialect, line)?;
+        let said = Said::read(dialect, line, &self.channels)?;
         if let Said::Image { symbol } = &said {
             let states = self.states_on_the_way(symbol, line);
             self.symbol(symbol).rows.extend(states);
@@ -209,7 +219,10 @@ impl Expected {
     }
 
     /// Holds the truth against the states that come with the recording.
-    fn compare(&self, states: &[StateRow]) -> Result<()> {
+    ///
+    /// # Errors
+    /// When they are not the same.
+    pub(crate) fn compare(&self, states: &[StateRow]) -> Result<()> {
         let mut listed: BTreeMap<&str, Vec<&StateRow>> = BTreeMap::new();
         for row in states {
             listed.entry(&row.symbol).or_default().push(row);
@@ -330,19 +343,6 @@ impl Expected {
         self.recording.dialect.fetches_images()
     }
 
-    /// The venue numbers its books. OKX does now, but not in the recording, which is of 2022.
-    pub(crate) fn has_numbers(&self) -> bool {
-        matches!(
-            self.recording.dialect,
-            Dialect::BinanceSpot
-                | Dialect::BinanceUsdm
-                | Dialect::BinanceCoinm
-                | Dialect::BybitSpot
-                | Dialect::BybitLinear
-                | Dialect::Deribit
-        )
-    }
-
     /// The venue numbers what it sends on a connection: whoever misses one may have missed anything
     /// of any symbol.
     pub(crate) fn loses_together(&self) -> bool {
@@ -352,14 +352,12 @@ impl Expected {
     /// The depth at which its books were recorded, where the venue lets choose.
     pub(crate) fn depth(&self) -> Option<u32> {
         match self.recording.dialect {
-            Dialect::BinanceSpot
-            | Dialect::BinanceUsdm
-            | Dialect::BinanceCoinm
-            | Dialect::Kraken
-            | Dialect::KrakenV1 => Some(1_000),
+            Dialect::BinanceSpot | Dialect::BinanceUsdm | Dialect::BinanceCoinm => Some(1_000),
             Dialect::Okx => Some(400),
-            Dialect::BybitSpot | Dialect::BybitLinear => Some(200),
             Dialect::Bitfinex => Some(100),
+            Dialect::Kraken | Dialect::KrakenV1 | Dialect::BybitSpot | Dialect::BybitLinear => {
+                self.recording.lines.iter().find_map(depth)
+            }
             Dialect::Coinbase | Dialect::CoinbaseAdvanced | Dialect::Deribit => None,
         }
     }
@@ -425,7 +423,7 @@ enum Said {
 }
 
 impl Said {
-    fn read(dialect: Dialect, line: &Line) -> Result<Self> {
+    fn read(dialect: Dialect, line: &Line, channels: &HashMap<u64, String>) -> Result<Self> {
         match line.kind {
             Kind::Open | Kind::Send => return Ok(Self::Nothing),
             Kind::Rest => {
@@ -446,7 +444,7 @@ impl Said {
             Dialect::Okx => Self::of_okx(line),
             Dialect::BybitSpot | Dialect::BybitLinear => Self::of_bybit(line),
             Dialect::Deribit => Self::of_deribit(line),
-            Dialect::Bitfinex => Self::of_bitfinex(line),
+            Dialect::Bitfinex => Self::of_bitfinex(line, channels),
         }
     }
 
@@ -594,15 +592,38 @@ impl Said {
         Self::trades(&symbol, trades)
     }
 
-    /// A message names its channel by a number that only an acknowledgement explains, which lines
-    /// read one by one cannot know; no recording has trades but those of before.
-    fn of_bitfinex(line: &Line) -> Result<Self> {
-        let message: Value = serde_json::from_str(line.text())?;
-        ensure!(message[1] != "te" && message[1] != "tu", "trades of this venue are not read yet");
-        Ok(Self::Nothing)
+    /// `"tu"` tells the same trade again. Numbers are kept as they were written.
+    fn of_bitfinex(line: &Line, channels: &HashMap<u64, String>) -> Result<Self> {
+        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(line.text()) else {
+            return Ok(Self::Nothing);
+        };
+        let [channel, kind, content, ..] = parts[..] else { return Ok(Self::Nothing) };
+        if kind.get() != r#""te""# {
+            return Ok(Self::Nothing);
+        }
+        let symbol = channels.get(&channel.get().parse()?).context("of no known channel")?;
+        let (id, at_ms, amount, px): (u64, u64, &RawValue, &RawValue) =
+            serde_json::from_str(content.get())?;
+        let (side, qty) = match amount.get().strip_prefix('-') {
+            Some(qty) => ("sell", qty),
+            None => ("buy", amount.get()),
+        };
+        let trade = Trade {
+            line: line.number,
+            te: at_ms * 1_000,
+            px: number(px.get())?,
+            qty: number(qty)?,
+            side,
+            id: id.to_string(),
+        };
+        Self::trades(&symbol.as_str().into(), std::iter::once(Ok(trade)))
     }
 
     fn of_binance(line: &Line) -> Result<Self> {
+        // The answer to a request.
+        if line.text().starts_with(r#"{"result":"#) {
+            return Ok(Self::Nothing);
+        }
         let combined: Combined<'_> = serde_json::from_slice(&line.payload)?;
         let data = combined.data.get();
         let Some((_, stream)) = combined.stream.split_once('@') else { return Ok(Self::Nothing) };
@@ -666,6 +687,48 @@ impl Said {
             _ => Ok(Self::Nothing),
         }
     }
+}
+
+fn has_numbers(recording: &Recording) -> bool {
+    match recording.dialect {
+        Dialect::BinanceSpot
+        | Dialect::BinanceUsdm
+        | Dialect::BinanceCoinm
+        | Dialect::BybitSpot
+        | Dialect::BybitLinear
+        | Dialect::Deribit => true,
+        Dialect::Okx => {
+            let is_numbered = |line: &Line| line.text().contains(r#""seqId":"#);
+            recording.lines.iter().any(is_numbered)
+        }
+        Dialect::Coinbase
+        | Dialect::CoinbaseAdvanced
+        | Dialect::Kraken
+        | Dialect::KrakenV1
+        | Dialect::Bitfinex => false,
+    }
+}
+
+/// The number of a channel of Bitfinex and its symbol, out of its acknowledgement.
+fn channel(line: &Line) -> Option<(u64, String)> {
+    let message: Value = serde_json::from_str(line.text()).ok()?;
+    let is_begun = line.kind == Kind::Recv && message["event"] == "subscribed";
+    is_begun.then(|| Some((message["chanId"].as_u64()?, message["symbol"].as_str()?.to_owned())))?
+}
+
+/// The depth that the recorder asked Kraken or Bybit for, if it did so in this line.
+fn depth(line: &Line) -> Option<u32> {
+    if line.kind != Kind::Send {
+        return None;
+    }
+    let request: Value = serde_json::from_str(line.text()).ok()?;
+    let of_kraken = [&request["params"]["depth"], &request["subscription"]["depth"]];
+    if let Some(depth) = of_kraken.into_iter().find_map(Value::as_u64) {
+        return u32::try_from(depth).ok();
+    }
+    let topics = request["args"].as_array()?.iter().filter_map(Value::as_str);
+    let depths = topics.filter_map(|topic| topic.strip_prefix("orderbook.")?.split('.').next());
+    depths.filter_map(|depth| depth.parse().ok()).next()
 }
 
 fn text(value: &Value) -> Result<&str> {

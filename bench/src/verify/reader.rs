@@ -38,6 +38,15 @@ pub(crate) enum Manners {
     Stalls,
 }
 
+/// How far a reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Everything is subscribed to.
+    Subscribed,
+    /// A line may be lost now: what it would have changed is held.
+    ReadyForLoss,
+}
+
 /// One reader.
 pub(crate) struct Reader<'a> {
     /// What it does with what it is sent.
@@ -51,14 +60,14 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Subscribes, says so by `subscribed`, and reads until everything has come.
+    /// Subscribes, tells by `reached` how far it is, and reads until everything has come.
     pub(crate) fn run(
         mut self,
         gateway: SocketAddr,
-        subscribed: impl FnOnce(),
+        reached: impl FnMut(Stage),
     ) -> (Counts, Result<(), Box<Difference>>) {
         let result = match self.connect(gateway) {
-            Ok(socket) => self.read(socket, subscribed),
+            Ok(socket) => self.read(socket, reached),
             Err(error) => Err(self.closed(&format!("{error:#}"))),
         };
         (self.session.counts(), result)
@@ -90,9 +99,9 @@ impl Reader<'_> {
     fn read(
         &mut self,
         mut socket: WebSocket<TcpStream>,
-        subscribed: impl FnOnce(),
+        mut reached: impl FnMut(Stage),
     ) -> Result<(), Box<Difference>> {
-        let mut subscribed = Some(subscribed);
+        let (mut is_subscribed, mut is_ready) = (false, false);
         let mut stalls = self.manners == Manners::Stalls;
         let mut pings = 0;
         while !self.progress.is_stopped() {
@@ -107,12 +116,16 @@ impl Reader<'_> {
                 Err(tungstenite::Error::Io(error)) if is_silence(&error) => {}
                 Err(error) => return Err(self.closed(&error.to_string())),
             }
-            if self.session.is_subscribed()
-                && let Some(subscribed) = subscribed.take()
-            {
-                subscribed();
+            if !is_subscribed && self.session.is_subscribed() {
+                is_subscribed = true;
+                reached(Stage::Subscribed);
             }
-            if stalls && self.session.counts().frames >= STALL_AFTER_FRAMES {
+            if !is_ready && self.session.is_ready_for_loss() {
+                is_ready = true;
+                reached(Stage::ReadyForLoss);
+            }
+            // Nobody stalls before it is ready: a replay that waits for it would wait for that long.
+            if stalls && is_ready && self.session.counts().frames >= STALL_AFTER_FRAMES {
                 stalls = false;
                 self.progress.wait_for_lines(self.lines / 3, STALL_MAX);
             }

@@ -144,6 +144,12 @@ impl Session {
         self.views.len() == self.requests.len() * self.expected.symbols.len()
     }
 
+    /// Whoever is to miss a line holds what the line would have changed.
+    pub(crate) fn is_ready_for_loss(&self) -> bool {
+        let is_ready = |entry: &Entry| entry.has_whole || !entry.view.is_to_miss_a_line();
+        self.is_subscribed() && self.views.values().all(is_ready)
+    }
+
     /// What was counted.
     pub(crate) const fn counts(&self) -> Counts {
         self.counts

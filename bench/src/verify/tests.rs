@@ -1,11 +1,20 @@
 //! The checker checked: frames written by hand in, the right verdict out. Every error that a gateway
 //! could make must be caught, and an honest gateway must not be accused.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use feed_sim::recording::{LostLine, Recording};
+use feed_sim::exchange::{Exchange, ExchangeOptions};
+use feed_sim::record::{self, Length};
+use feed_sim::recording::{
+    FileWriter, LostLine, LostWriter, Recording, TruthPoint, Writer, states_from_text,
+};
+use feed_sim::replay::Speed;
+use feed_sim::scenario::Scenario;
+use feed_sim::venue::Dialect;
 
+use super::Verify;
 use super::expected::{Expected, Loss, Mark, Trade};
 use super::follow::Depth;
 use super::report::Difference;
@@ -722,4 +731,68 @@ fn what_is_missing_is_named() {
     let lacking = gateway.session.lacking();
     assert!(lacking.expected.contains("line 8"), "{lacking}");
     assert!(lacking.got.contains("line 2"), "{lacking}");
+}
+
+/// Recordings of the synthetic exchange: every dialect's truth, trades and depth can be told.
+#[test]
+fn the_synthetic_exchange_of_every_dialect_can_be_judged() {
+    for dialect in Dialect::ALL {
+        let options = ExchangeOptions::of(dialect, 5, 2, 1_790_000_000_000_000_000);
+        let options = options.small(1_000_000);
+        let length = Length { duration_ns: 1_000_000_000, messages: u64::MAX };
+        let mut writer = Writer::<Vec<u8>, Vec<u8>>::default();
+        record::exchange(options, length, &mut writer).unwrap();
+        let [lines, states, truth] = writer.into_texts();
+        let name = format!("{}-seed5", dialect.in_recordings());
+        let recording = Recording::from_text(&name, lines).unwrap();
+        let expected = Expected::new(Arc::new(recording)).unwrap();
+        let states = states_from_text(str::from_utf8(&states).unwrap()).unwrap();
+        expected.compare(&states).unwrap();
+        let points = str::from_utf8(&truth).unwrap().lines();
+        let points = points.map(|line| serde_json::from_str::<TruthPoint>(line).unwrap());
+        // The last ones count all.
+        let told: BTreeMap<String, u64> =
+            points.map(|point| (point.symbol, point.trades)).collect();
+        let read = expected.symbols.iter();
+        let read: BTreeMap<String, u64> =
+            read.map(|(name, symbol)| (name.clone(), symbol.trades.len() as u64)).collect();
+        assert_eq!(read, told, "{name}");
+        assert!(told.values().all(|trades| *trades > 10), "{name}");
+        if let Some(depth) = Exchange::depth(dialect) {
+            assert_eq!(expected.depth(), u32::try_from(depth).ok(), "{name}");
+        }
+    }
+}
+
+/// Of a run whose scenario loses messages, each loss is told by the gateway where the recording says.
+#[test]
+fn what_a_scenario_loses_is_told_at_its_line() {
+    let text =
+        "about = \"Two.\"\n[[fault]]\nkind = \"gap\"\nsymbol = 0\nmessage = 150\ncount = 2\n";
+    let scenario = Scenario::parse("two", text).unwrap();
+    for dialect in [Dialect::BinanceSpot, Dialect::Okx, Dialect::Bitfinex] {
+        let name = format!("{}-two", dialect.in_recordings());
+        let folder = std::env::temp_dir().join(format!("verify-{name}-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let mut writer = FileWriter::create(&folder, &name).unwrap();
+        let options = ExchangeOptions::of(dialect, 1, 2, 1_790_000_000_000_000_000);
+        let length = Length { duration_ns: 4_000_000_000, messages: u64::MAX };
+        let lost = record::scenario(options.small(5_000_000), &scenario, length, &mut writer);
+        let lost = lost.unwrap();
+        writer.finish().unwrap();
+        assert!(lost.iter().all(|row| row.how.as_deref() == Some("gap")), "{dialect:?}: {lost:?}");
+        assert_eq!(lost.len(), 2, "{dialect:?}");
+        LostWriter::create(&folder).unwrap().finish(&name, &lost).unwrap();
+        let verify = Verify {
+            recording: folder.join(format!("{name}.tsv.zst")),
+            speed: Speed::Max,
+            data: None,
+            drop_line: None,
+            faults: true,
+            binary: false,
+            json: false,
+        };
+        assert!(verify.run().unwrap(), "{dialect:?}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

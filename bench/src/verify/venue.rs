@@ -20,7 +20,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Where the replay is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Status {
-    /// `waiting`, `running` or `ended`.
+    /// `waiting`, `running`, `paused` or `ended`.
     pub(crate) state: String,
     /// The number of lines that were played.
     pub(crate) line: u64,
@@ -68,7 +68,7 @@ impl Venue {
         self.ask("GET", "/replay")
     }
 
-    /// Plays the first line.
+    /// Plays the first line, or goes on after a pause.
     ///
     /// # Errors
     /// When it does not answer.

@@ -244,7 +244,7 @@ impl View {
     /// What the line that was left out means for a price: returns whether it can be judged.
     fn meet_trouble(&mut self, update: &Update<'_>) -> Result<bool, Broken> {
         let has_number = update.q.is_some();
-        let should = self.expected.has_numbers();
+        let should = self.expected.has_numbers;
         hold(has_number == should, "q is there where the venue has numbers", should, has_number)?;
         let stems_from = |mark: Mark| match mark {
             Mark::Id(id) => update.q >= Some(id),
@@ -266,6 +266,11 @@ impl View {
                 Ok(should || !stems_from(loss.from))
             }
         }
+    }
+
+    /// A line of it is left out, and that was not told yet.
+    pub(crate) const fn is_to_miss_a_line(&self) -> bool {
+        matches!(self.trouble, Trouble::Ahead(_))
     }
 
     /// Everything that the recording has was told, and what is held now is its end.
