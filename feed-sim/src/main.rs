@@ -3,6 +3,7 @@
 //! Reads the arguments, says on stderr what it serves and what to try, and serves on one thread until
 //! it is ended.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,17 +105,17 @@ async fn run_replay(arguments: Replay) -> Result<()> {
     let recording = Recording::open(&arguments.recording)?;
     let listener = listen(arguments.listen).await?;
     let address = listener.local_addr()?;
-    eprintln!(
+    say(format!(
         "feed-sim: {} ({} lines, {}) on ws://{address} and http://{address}",
         recording.name,
         recording.lines.len(),
         recording.dialect.venue().name()
-    );
+    ));
     if arguments.hold || arguments.pause_before.is_some() {
-        eprintln!("start:    curl -X POST http://{address}/replay/start");
+        say(format!("start:    curl -X POST http://{address}/replay/start"));
     }
-    eprintln!("where:    curl http://{address}/replay");
-    eprintln!("try:      {}", Example::of_recording(&recording).at(address));
+    say(format!("where:    curl http://{address}/replay"));
+    say(format!("try:      {}", Example::of_recording(&recording).at(address)));
     let options = ReplayOptions {
         speed: arguments.speed,
         hold: arguments.hold,
@@ -124,6 +125,14 @@ async fn run_replay(arguments: Replay) -> Result<()> {
         ..ReplayOptions::default()
     };
     replay::serve(listener, Arc::new(recording), options).await
+}
+
+/// Says a line to people, in one write: a program that waits for an address in it never reads half of one,
+/// as it could of what `eprintln!` writes piece by piece.
+fn say(mut line: String) {
+    line.push('\n');
+    // Whoever does not listen is not told.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {

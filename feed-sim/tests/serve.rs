@@ -8,6 +8,10 @@ mod client;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use client::{connect, hear, http, say};
 use feed_sim::clock;
@@ -106,4 +110,24 @@ fn a_connection_is_broken_on_purpose_and_it_is_counted() {
     let (status, body) = post(address, "/faults", r#"{"kind":"cut","symbol":"NOPE"}"#);
     assert_eq!(status, 400);
     assert!(body.contains("there is no symbol NOPE"), "{body}");
+}
+
+/// A program that waits for the address reads what is there, whenever it looks.
+#[test]
+fn it_says_its_address_in_one_write() {
+    // Each write is a datagram of its own.
+    let (writes, stderr) = UnixDatagram::pair().unwrap();
+    writes.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut simulator = Command::new(env!("CARGO_BIN_EXE_feed-sim"))
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .stderr(Stdio::from(OwnedFd::from(stderr)))
+        .spawn()
+        .unwrap();
+    let mut write = [0; 1_000];
+    let length = writes.recv(&mut write);
+    simulator.kill().unwrap();
+    simulator.wait().unwrap();
+    let first = std::str::from_utf8(&write[..length.unwrap()]).unwrap();
+    assert!(first.starts_with("feed-sim: ") && first.ends_with('\n'), "{first:?}");
+    assert!(first.contains("http://127.0.0.1:"), "{first:?}");
 }

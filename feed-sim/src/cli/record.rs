@@ -15,6 +15,7 @@ use feed_sim::venue::Dialect;
 use serde_json::json;
 
 use crate::cli::serve::{dialect, preset};
+use crate::say;
 
 /// When a run begins if nobody says otherwise, nanoseconds since the Unix epoch: 2026-09-21 14:13:20
 /// UTC. Never the wall clock, which would be other bytes each time.
@@ -76,14 +77,14 @@ impl Record {
         };
         let path = self.out.join(format!("{name}.tsv.zst"));
         let digest = written.digest.to_string();
-        eprintln!(
+        say(format!(
             "feed-sim: {} lines, {} messages, {} states in {}",
             written.lines,
             written.messages,
             written.states,
             path.display()
-        );
-        eprintln!("digest:   {digest}");
+        ));
+        say(format!("digest:   {digest}"));
         if self.json {
             let report = json!({
                 "recording": path, "lines": written.lines, "messages": written.messages,

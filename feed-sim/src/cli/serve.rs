@@ -15,6 +15,8 @@ use feed_sim::scenario::Scenario;
 use feed_sim::serve::{Manners, ServedExchange};
 use feed_sim::venue::Dialect;
 
+use crate::say;
+
 /// Serve a seeded market in the words of any venue, in real time.
 ///
 /// Same options, same bytes, but for the venue's times, which begin with now unless --start-ms says when.
@@ -104,35 +106,35 @@ impl Serve {
         let options = self.options();
         let listener = crate::listen(self.listen).await?;
         let address = listener.local_addr()?;
-        eprintln!(
+        say(format!(
             "feed-sim: seed {}, {} symbols, {} messages a second, as {} on ws://{address} and \
              http://{address}",
             self.seed,
             self.symbols,
             self.rate.map_or(options.rate(), u64::from),
             self.dialect.venue().name()
-        );
+        ));
         let first = Exchange::new(ExchangeOptions { symbols: 1, ..options });
         let first = first.symbols().next().unwrap_or_default().to_owned();
-        eprintln!("try:      {}", Example::of_exchange(self.dialect, &first).at(address));
-        eprintln!("truth:    curl 'http://{address}/truth?symbol={first}'");
+        say(format!("try:      {}", Example::of_exchange(self.dialect, &first).at(address)));
+        say(format!("truth:    curl 'http://{address}/truth?symbol={first}'"));
         let exchange = ServedExchange::with_manners(options, self.manners());
         if let Some(name) = &self.scenario {
             let scenario = Scenario::load(name)?;
             exchange.with(|exchange, _| exchange.prepare(&scenario))?;
-            eprintln!("scenario: {}", scenario.about);
+            say(format!("scenario: {}", scenario.about));
         }
-        eprintln!("faults:   curl http://{address}/faults");
+        say(format!("faults:   curl http://{address}/faults"));
         let served = tokio::select! {
             served = Arc::clone(&exchange).serve(listener) => served,
             served = self.serve_tls(Arc::clone(&exchange)), if self.tls_dir.is_some() => served,
             interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for ctrl-c"),
         };
         let said = exchange.said();
-        eprintln!(
+        say(format!(
             "said:     {} messages, {} bytes, digest {:016x}",
             said.messages, said.bytes, said.digest
-        );
+        ));
         served
     }
 
@@ -143,8 +145,8 @@ impl Serve {
         let trusted = identity.write_authority(&folder)?;
         let listener = crate::listen(self.tls_listen).await?;
         let address = listener.local_addr()?;
-        eprintln!("tls:      wss://{address} and https://{address}; clients must trust");
-        eprintln!("          {}", trusted.display());
+        say(format!("tls:      wss://{address} and https://{address}; clients must trust"));
+        say(format!("          {}", trusted.display()));
         exchange.serve_tls(listener, identity).await
     }
 }

@@ -61,11 +61,16 @@ class Program {
     this.ended = new Promise((ended) => this.#child.once("exit", ended));
   }
 
+  /** The lines that it has written, whole ones alone: of an address, half could have come. */
+  get log() {
+    return this.#log.slice(0, this.#log.lastIndexOf("\n") + 1);
+  }
+
   /** What stands in its log for a pattern. */
   async says(pattern) {
     const found = await until(`the log has ${pattern}`, () => {
       if (this.#child.exitCode !== null) throw new Error(`it ended with ${this.#child.exitCode}: ${this.#log}`);
-      return pattern.exec(this.#log);
+      return pattern.exec(this.log);
     });
     return found[1];
   }
@@ -150,8 +155,16 @@ export class Lab {
     if (setup.feeds[0].venue === "sim" && !setup.isHeld) await this.#ready(setup);
   }
 
-  async #ready(setup) {
-    await until("the gateway is ready", async () => (await fetch(`http://${setup.admin}/readyz`)).status === 200);
+  async #ready({ admin, gateway }) {
+    let said;
+    const isReady = async () => {
+      const answer = await fetch(`http://${admin}/readyz`);
+      said = await answer.text();
+      return answer.ok;
+    };
+    await until("the gateway is ready", isReady).catch((error) => {
+      throw new Error(`${error.message}; it says ${said}${gateway.log}`);
+    });
   }
 
   /** Tells the gateway to go. */

@@ -24,10 +24,10 @@ const PATIENCE_MS = 30_000;
 /** Waits for a condition, which may be asynchronous; gives what it gave. */
 export async function until(what, condition, patienceMs = PATIENCE_MS) {
   const end = performance.now() + patienceMs;
-  while (performance.now() < end) {
+  for (;;) {
     const value = await condition();
     if (value) return value;
+    if (performance.now() >= end) throw new Error(`waited in vain until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  throw new Error(`waited in vain until ${what}`);
 }
