@@ -1,11 +1,11 @@
 //! A payload → the frames of a WebSocket server, as bytes.
 //!
-//! Called by the door for all that it sends, and by the faults, which break them on purpose. Nothing
-//! is masked: a server's frames are not.
+//! Called by the door for all that it sends, by the faults, which break them on purpose, and by whoever
+//! lets an exchange speak without a socket. Nothing is masked: a server's frames are not.
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opcode {
+pub enum Opcode {
     /// The rest of a message.
     Continuation = 0x0,
     /// A text message, or its first part.
@@ -19,7 +19,7 @@ pub(crate) enum Opcode {
 }
 
 /// The head of a frame; `is_last` when no other frame of its message follows.
-pub(crate) fn head(opcode: Opcode, is_last: bool, payload_len: usize) -> Vec<u8> {
+pub fn head(opcode: Opcode, is_last: bool, payload_len: usize) -> Vec<u8> {
     let first = opcode as u8 | if is_last { 0x80 } else { 0 };
     match payload_len {
         0..=125 => vec![first, payload_len as u8],
@@ -29,7 +29,7 @@ pub(crate) fn head(opcode: Opcode, is_last: bool, payload_len: usize) -> Vec<u8>
 }
 
 /// A whole frame.
-pub(crate) fn frame(opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
+pub fn frame(opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
     let mut bytes = head(opcode, is_last, payload.len());
     bytes.extend_from_slice(payload);
     bytes

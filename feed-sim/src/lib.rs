@@ -18,7 +18,7 @@ pub mod exchange;
 pub mod facts;
 
 pub mod scenario;
-mod frame;
+pub mod frame;
 pub mod fault;
 
 pub mod door;

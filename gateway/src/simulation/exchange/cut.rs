@@ -12,7 +12,8 @@ use tickfan_core::market::{InstrumentId, Level, Nanos, State, Why};
 use tickfan_core::snapshot::{Entry, Snapshot};
 
 use super::line::Line;
-use super::{FAULTY, Fault, World, decoded, feed, options, read};
+use super::requests::decoded;
+use super::{FAULTY, Fault, World, feed, options};
 use crate::feed::Feed;
 use crate::feed::session::line::Turns;
 
@@ -51,7 +52,7 @@ impl Replay {
         match taped {
             Taped::Frame(bytes, about) => {
                 self.line.push(now, bytes.clone(), *about);
-                read(&mut self.line, &mut self.feed, now);
+                self.line.read(&mut self.feed, now);
             }
             Taped::Image(instrument, body) => {
                 let image = decoded(&self.feed, *instrument, body.clone());
