@@ -9,19 +9,40 @@ use tickfan_core::market::{Channel, Nanos, State, TradeId, Trading, Why};
 
 use super::scene::{A, B, Line, Lines, Scene, Script, Traits, scene_of, synced, synced_of};
 
-/// A successor of the scene's feed that is connected, and its script.
-fn successor(scene: &Scene) -> (Feed, Lines) {
-    let lines = Lines::default();
-    let script = Script { lines: Arc::clone(&lines), traits: scene.traits };
-    let mut feed = scene.feed.successor_with(Box::new(script));
-    feed.on_connected(scene.now);
-    (feed, lines)
+/// A connection that is to take the place of the scene's.
+struct Successor {
+    feed: Feed,
+    lines: Lines,
 }
 
-fn say_to(feed: &mut Feed, lines: &Lines, line: Line, now: Nanos) {
-    lines.lock().unwrap().push_back(Ok(line.0));
-    feed.on_message(&mut [0], now);
-    feed.publish(now);
+impl Successor {
+    /// It is connected, and nothing has come yet.
+    fn of(scene: &Scene) -> Self {
+        let lines = Lines::default();
+        let script = Script { lines: Arc::clone(&lines), traits: scene.traits };
+        let mut feed = scene.feed.successor_with(Box::new(script));
+        feed.on_connected(scene.now);
+        Self { feed, lines }
+    }
+
+    /// It has both books.
+    fn synced(scene: &Scene) -> Self {
+        let mut next = Self::of(scene);
+        next.say(Line::default().image(A).image(B), scene.now);
+        next
+    }
+
+    fn say(&mut self, line: Line, now: Nanos) {
+        self.lines.lock().unwrap().push_back(Ok(line.0));
+        self.feed.on_message(&mut [0], now);
+        self.feed.publish(now);
+    }
+
+    /// From now on the scene speaks over it.
+    fn take_over(self, scene: &mut Scene) {
+        scene.feed.take_over(self.feed, scene.now);
+        scene.lines = self.lines;
+    }
 }
 
 #[test]
@@ -30,20 +51,19 @@ fn a_connection_is_handed_over_without_a_trace() {
     for number in 1..=3 {
         scene.say(Line::default().numbered_trade(number));
     }
-    let (mut next, lines) = successor(&scene);
+    let mut next = Successor::of(&scene);
     let now = scene.now;
     let before = scene.snapshot(A);
-    say_to(&mut next, &lines, Line::numbered(70).image(A).numbered_trade(3), now);
-    assert!(!next.is_synced());
-    say_to(&mut next, &lines, Line::numbered(71).image(B), now);
-    assert!(next.is_synced());
+    next.say(Line::numbered(70).image(A).numbered_trade(3), now);
+    assert!(!next.feed.is_synced());
+    next.say(Line::numbered(71).image(B), now);
+    assert!(next.feed.is_synced());
     scene.say(Line::default().bids(B, &[(8, 1)]).numbered_trade(4));
-    say_to(&mut next, &lines, Line::numbered(72).bids(A, &[(9, 4)]).numbered_trade(4), now);
-    say_to(&mut next, &lines, Line::numbered(73).bids(B, &[(8, 1)]).numbered_trade(5), now);
+    next.say(Line::numbered(72).bids(A, &[(9, 4)]).numbered_trade(4), now);
+    next.say(Line::numbered(73).bids(B, &[(8, 1)]).numbered_trade(5), now);
     assert_eq!(scene.snapshot(A).version, before.version + 1, "a successor publishes nothing");
 
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    next.take_over(&mut scene);
     assert_eq!(scene.bids(A), [(10, 1), (9, 4)]);
     assert_eq!(scene.bids(B), [(10, 1), (9, 1), (8, 1)]);
     assert_eq!(scene.trades(), (5, 0));
@@ -68,10 +88,9 @@ fn a_connection_is_handed_over_without_a_trace() {
 #[test]
 fn what_the_new_connection_has_not_got_is_lost_like_anything_else() {
     let mut scene = synced();
-    let (mut next, lines) = successor(&scene);
-    say_to(&mut next, &lines, Line::default().image(B), scene.now);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    let mut next = Successor::of(&scene);
+    next.say(Line::default().image(B), scene.now);
+    next.take_over(&mut scene);
     assert_eq!(scene.state(A, Channel::Book), (State::Gap, Why::Reconnected, 7));
     assert_eq!(scene.state(B, Channel::Book), (State::Live, Why::Synced, 7));
     scene.say(Line::default().image(A));
@@ -81,11 +100,11 @@ fn what_the_new_connection_has_not_got_is_lost_like_anything_else() {
 #[test]
 fn what_was_wrong_comes_right_with_the_new_connection() {
     let mut scene = synced();
-    let (mut next, lines) = successor(&scene);
-    say_to(&mut next, &lines, Line::default().image(A).image(B), scene.now);
+    let next = Successor::synced(&scene);
     scene.feed.on_disconnected(Why::Disconnected, scene.now);
     assert_eq!(scene.state(A, Channel::Book).0, State::Stale);
-    scene.feed.take_over(next, scene.now + 1);
+    scene.now += 1;
+    next.take_over(&mut scene);
     assert_eq!(scene.state(A, Channel::Book), (State::Live, Why::Synced, 8));
 }
 
@@ -94,16 +113,15 @@ fn the_fresher_of_two_numbered_books_goes_on() {
     let traits = Traits { has_bbo_stream: true, ..Traits::default() };
     let mut scene = scene_of(traits);
     scene.say(Line::default().image(A).linked(0, 100).image(B).linked(0, 100));
-    let (mut next, lines) = successor(&scene);
+    let mut next = Successor::of(&scene);
     let now = scene.now + 500;
-    say_to(&mut next, &lines, Line::default().image(A).linked(0, 102), now);
-    say_to(&mut next, &lines, Line::default().image(B).linked(0, 102), now);
+    next.say(Line::default().image(A).linked(0, 102), now);
+    next.say(Line::default().image(B).linked(0, 102), now);
     scene.say(Line::default().bids(A, &[(9, 4)]).linked(100, 105));
     scene.say(Line::default().bbo(A, 106, (11, 6)));
-    say_to(&mut next, &lines, Line::default().bbo(B, 107, (11, 7)), now);
+    next.say(Line::default().bbo(B, 107, (11, 7)), now);
     let before = scene.snapshot(A);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    next.take_over(&mut scene);
     assert_eq!((scene.snapshot(A).version, scene.bids(A)[1]), (before.version, (9, 4)));
     assert_eq!(scene.snapshot(A).book.sequence, Some(105));
     assert_eq!(scene.snapshot(A).bbo.sequence, Some(106));
@@ -120,30 +138,24 @@ fn the_fresher_of_two_numbered_books_goes_on() {
 fn a_halt_of_everything_ends_over_the_connection_that_took_over() {
     let mut scene = synced();
     scene.say(Line::default().trading(None, Trading::Halted));
-    let (mut next, lines) = successor(&scene);
-    say_to(&mut next, &lines, Line::default().image(A).image(B), scene.now);
+    let mut next = Successor::synced(&scene);
     // The new connection is greeted with a venue that trades …
-    say_to(&mut next, &lines, Line::default().trading(None, Trading::Open), scene.now);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    next.say(Line::default().trading(None, Trading::Open), scene.now);
+    next.take_over(&mut scene);
     assert_eq!(scene.state(A, Channel::Book).0, State::Live);
 
     scene.say(Line::default().trading(None, Trading::Halted));
-    let (mut next, lines) = successor(&scene);
-    say_to(&mut next, &lines, Line::default().image(A).image(B), scene.now);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    let next = Successor::synced(&scene);
+    next.take_over(&mut scene);
     assert_eq!(scene.state(A, Channel::Book).0, State::Halted);
     // … or hears of it later, …
     scene.say(Line::default().trading(None, Trading::Open));
     assert_eq!(scene.state(A, Channel::Book).0, State::Live);
 
     // … and so it is with a halt that only the new one has heard of.
-    let (mut next, lines) = successor(&scene);
-    say_to(&mut next, &lines, Line::default().image(A).image(B), scene.now);
-    say_to(&mut next, &lines, Line::default().trading(None, Trading::Halted), scene.now);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    let mut next = Successor::synced(&scene);
+    next.say(Line::default().trading(None, Trading::Halted), scene.now);
+    next.take_over(&mut scene);
     assert_eq!(scene.state(A, Channel::Book).0, State::Halted);
     scene.say(Line::default().trading(None, Trading::Open));
     assert_eq!(scene.state(A, Channel::Book).0, State::Live);
@@ -154,12 +166,11 @@ fn a_connection_that_does_not_reach_the_book_it_took_over_is_a_gap() {
     for (follows, last) in [(3, 7), (7, 9)] {
         let mut scene = synced_of(Traits::default());
         scene.say(Line::default().image(A).linked(0, 1_000).image(B).linked(0, 1_000));
-        let (mut next, lines) = successor(&scene);
+        let mut next = Successor::of(&scene);
         // A server that was begun anew numbers from small.
-        say_to(&mut next, &lines, Line::default().image(A).linked(0, 3), scene.now);
-        say_to(&mut next, &lines, Line::default().image(B).linked(0, 1_000), scene.now);
-        scene.feed.take_over(next, scene.now);
-        scene.lines = lines;
+        next.say(Line::default().image(A).linked(0, 3), scene.now);
+        next.say(Line::default().image(B).linked(0, 1_000), scene.now);
+        next.take_over(&mut scene);
         scene.say(Line::default().bids(A, &[(9, 4)]).linked(follows, last));
         if follows == 3 {
             assert_eq!(scene.state(A, Channel::Book).0, State::Live, "it may catch up");
@@ -177,11 +188,10 @@ fn a_connection_that_does_not_reach_the_book_it_took_over_is_a_gap() {
 fn a_book_that_is_lost_before_its_connection_reaches_it_is_lost_once() {
     let mut scene = synced();
     scene.say(Line::default().image(A).linked(0, 1_000).image(B).linked(0, 1_000));
-    let (mut next, lines) = successor(&scene);
-    say_to(&mut next, &lines, Line::default().image(A).linked(0, 998), scene.now);
-    say_to(&mut next, &lines, Line::default().image(B).linked(0, 1_000), scene.now);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    let mut next = Successor::of(&scene);
+    next.say(Line::default().image(A).linked(0, 998), scene.now);
+    next.say(Line::default().image(B).linked(0, 1_000), scene.now);
+    next.take_over(&mut scene);
     scene.say(Line::default().bids(A, &[(9, 4)]).linked(999, 1_001));
     assert_eq!(scene.state(A, Channel::Book), (State::Gap, Why::SequenceGap, 7));
     assert_eq!(scene.asked(), ["resync 0"]);
@@ -196,14 +206,13 @@ fn named_trades_are_handed_over_once_and_none_is_left_out() {
     for id in ["a", "b"] {
         scene.say(Line::default().named_trade(id));
     }
-    let (mut next, lines) = successor(&scene);
+    let mut next = Successor::of(&scene);
     for id in ["b", "c", "d", "e"] {
-        say_to(&mut next, &lines, Line::default().named_trade(id), scene.now);
+        next.say(Line::default().named_trade(id), scene.now);
     }
     scene.say(Line::default().named_trade("c"));
-    say_to(&mut next, &lines, Line::default().image(A).image(B), scene.now);
-    scene.feed.take_over(next, scene.now);
-    scene.lines = lines;
+    next.say(Line::default().image(A).image(B), scene.now);
+    next.take_over(&mut scene);
     scene.say(Line::default().named_trade("e").named_trade("f"));
     let snapshot = scene.snapshot(A);
     let ids: Vec<_> = snapshot.trades.tail.after(0).map(|trade| trade.id.clone()).collect();
@@ -214,12 +223,12 @@ fn named_trades_are_handed_over_once_and_none_is_left_out() {
 fn trades_that_neither_connection_brought_are_lost() {
     let mut scene = synced();
     scene.say(Line::default().numbered_trade(1));
-    let (mut next, lines) = successor(&scene);
+    let mut next = Successor::of(&scene);
     for number in [4, 5, 8] {
-        say_to(&mut next, &lines, Line::default().numbered_trade(number), scene.now);
+        next.say(Line::default().numbered_trade(number), scene.now);
     }
-    say_to(&mut next, &lines, Line::default().image(A).image(B), scene.now);
-    scene.feed.take_over(next, scene.now);
+    next.say(Line::default().image(A).image(B), scene.now);
+    next.take_over(&mut scene);
     assert_eq!(scene.trades(), (4, 4));
     assert_eq!(scene.stats.trades_lost.get(), 4);
     let snapshot = scene.snapshot(A);
@@ -229,13 +238,13 @@ fn trades_that_neither_connection_brought_are_lost() {
 #[test]
 fn a_successor_with_a_finer_scale_brings_it() {
     let mut scene = synced();
-    let (mut next, lines) = successor(&scene);
+    let mut next = Successor::of(&scene);
     let fine = Decimal { mantissa: 95, scale: 1 };
     let mut line = Line::default().image(A).image(B).bids(A, &[(9, 9)]);
     line.0.levels.last_mut().unwrap().px = fine;
-    say_to(&mut next, &lines, line, scene.now);
+    next.say(line, scene.now);
     scene.wait(MILLI_NS);
-    scene.feed.take_over(next, scene.now);
+    next.take_over(&mut scene);
     assert_eq!(scene.bids(A), [(100, 1), (95, 9), (90, 1)]);
     assert_eq!(scene.state(A, Channel::Book), (State::Live, Why::ScaleChange, 8));
     assert_eq!(scene.state(B, Channel::Book), (State::Live, Why::Synced, 7));
