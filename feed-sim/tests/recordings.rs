@@ -19,7 +19,7 @@ use client::{connect, hear, http, say};
 use feed_sim::record::{self, Example, Losses};
 use feed_sim::recording::{self, Kind, Line, LostLine, Recording, StateRow, Writer};
 use feed_sim::replay::{ReplayOptions, Speed, serve};
-use feed_sim::truth::{Truth, TruthBook, normalise};
+use feed_sim::truth::Truth;
 use feed_sim::venue::{Dialect, kraken, okx};
 use serde_json::Value;
 use tickfan_core::market::Side;
@@ -61,17 +61,6 @@ fn one_of_each(usdm: &'static str) -> impl Iterator<Item = (&'static str, PathBu
         .flat_map(move |folder| names.map(|name| (name, folder.join(format!("{name}.tsv.zst")))))
 }
 
-fn row(line: u64, symbol: &str, book: &TruthBook) -> StateRow {
-    let best = |side| {
-        book.best(side).map_or_else(Default::default, |l| (normalise(&l.px), normalise(&l.qty)))
-    };
-    let (bid_px, bid_qty) = best(Side::Bid);
-    let (ask_px, ask_qty) = best(Side::Ask);
-    let crc_top20 = book.crc_top20();
-    let symbol = symbol.to_owned();
-    StateRow { line, symbol, id: book.id(), bid_px, bid_qty, ask_px, ask_qty, crc_top20 }
-}
-
 fn every_state_is_reproduced(name: &str) {
     let Some(folder) = recordings() else { return };
     let path = folder.join(format!("{name}.tsv.zst"));
@@ -82,7 +71,8 @@ fn every_state_is_reproduced(name: &str) {
     for line in &recording.lines {
         if let Some(changed) = truth.apply_line(line) {
             let book = truth.book(&changed.symbol).unwrap();
-            assert_eq!(Some(row(line.number, &changed.symbol, book)), states.next());
+            let row = StateRow::of(line.number, &changed.symbol, book.id(), book);
+            assert_eq!(Some(row), states.next());
         }
         while let Some(point) = points.next_if(|point| point.after_message == line.number) {
             let book = truth.book(&point.symbol).unwrap();

@@ -6,14 +6,13 @@
 #[path = "support/client.rs"]
 mod client;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use client::{connect, hear, http, say};
+use client::{connect, hear, http, post, say};
 use feed_sim::clock;
 use feed_sim::exchange::ExchangeOptions;
 use feed_sim::serve::ServedExchange;
@@ -77,21 +76,6 @@ fn a_client_that_does_not_read_is_closed_and_counted() {
     while !http(address, "GET", "/status").1.contains(r#""slow_closed":1"#) {
         std::thread::yield_now();
     }
-}
-
-fn post(address: SocketAddr, target: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let length = body.len();
-    write!(
-        stream,
-        "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\
-         connection: close\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 #[test]

@@ -110,10 +110,7 @@ fn subscribe(place: &Place, lines: &mpsc::Sender<String>) {
     let symbols = [symbols.as_slice(), to_list].concat();
     let venue = dialect.venue().name();
     let depth = depth.map_or(String::new(), |depth| format!("depth = {depth}\n"));
-    let mut config = gateway::config(&format!(
-        "[[feed]]\nvenue = {venue:?}\nsymbols = {symbols:?}\n{depth}\
-         url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n"
-    ));
+    let mut config = gateway::config(&gateway::feed(venue, &symbols, *address, &depth));
     if !to_list.is_empty() {
         // A scenario does not last as long as a list is relied on otherwise.
         config.feeds[0].listings_every_ns = LISTINGS_EVERY_NS;

@@ -10,7 +10,6 @@ use feed_sim::exchange::{Exchange, ExchangeOptions, Status};
 use feed_sim::serve::ServedExchange;
 use feed_sim::venue::Dialect;
 use serde_json::{Value, json};
-use tickfan::config::Config;
 use tickfan::serve;
 use tokio::net::TcpListener;
 
@@ -20,7 +19,7 @@ mod client;
 mod gateway;
 
 use client::Client;
-use gateway::{get, wait_until};
+use gateway::wait_until_live;
 
 /// Mean time between two events of the market.
 const PACE_NS: u64 = 5_000_000;
@@ -60,12 +59,8 @@ fn start(
     let (symbol, venue) = (symbol.unwrap(), dialect.venue().name());
     let depth =
         Exchange::depth(dialect).map_or(String::new(), |depth| format!("depth = {depth}\n"));
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n\
-         [[feed]]\nvenue = {venue:?}\nsymbols = [{symbol:?}]\n{depth}{more}\
-         url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n"
-    );
-    let mut config = Config::parse(&text, "the test").unwrap();
+    let feed = gateway::feed(venue, &[&symbol], address, &format!("{depth}{more}"));
+    let mut config = gateway::config(&feed);
     config.feeds[0].listings_every_ns = LISTINGS_EVERY_NS;
     (serve::start(config).unwrap(), format!("{venue}:{symbol}"))
 }
@@ -74,7 +69,7 @@ fn start(
 fn trades_arrive(dialect: Dialect, more: &str) {
     let (exchange, address) = serve_exchange(dialect);
     let (running, symbol) = start(dialect, &exchange, address, more);
-    wait_until("its book is live", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     let mut client = Client::connect(running.listen);
     let view = client.view(json!({"channel": "trades", "symbols": [symbol], "budget_ms": 0}));
     let mut trades = Vec::new();
@@ -113,7 +108,7 @@ fn the_list_tells_that_a_symbol_of_binance_is_halted() {
     for dialect in BINANCE {
         let (exchange, address) = serve_exchange(dialect);
         let (running, symbol) = start(dialect, &exchange, address, "");
-        wait_until("its book is live", || get(running.admin, "/readyz").0 == 200);
+        wait_until_live(running.admin);
         let request = json!({"channel": "book", "symbols": [symbol], "budget_ms": 0});
         let mut client = Client::connect(running.listen);
         let view = client.view(request);

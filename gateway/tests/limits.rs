@@ -34,10 +34,8 @@ use handshakes::request;
 
 /// A gateway with these rules at its door; its feed has no venue to talk to.
 fn start(rules: &str, symbols: &[String]) -> Running {
-    gateway::start(&format!(
-        "{rules}\n[[feed]]\nvenue = \"sim\"\nsymbols = {symbols:?}\n\
-         url = \"ws://127.0.0.1:9\"\nrest_url = \"http://127.0.0.1:9\"\n"
-    ))
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    gateway::start(&format!("{rules}\n{}", gateway::feed("sim", symbols, nowhere, "")))
 }
 
 fn start_with_rules(rules: &str) -> Running {

@@ -13,7 +13,7 @@ mod gateway;
 mod venue;
 
 use client::Client;
-use gateway::{get, get_json, metric, simulator_feed, wait_until};
+use gateway::{get, get_json, metric, simulator_feed, wait_until, wait_until_live};
 use venue::ScriptedVenue;
 
 const LIST: &str = r#"{"symbols":[{"symbol":"AAAUSDT","status":"TRADING","baseAsset":"A","quoteAsset":"USDT","filters":[{"filterType":"PRICE_FILTER","tickSize":"0.01"},{"filterType":"LOT_SIZE","stepSize":"0.00100000"}]}]}"#;
@@ -61,7 +61,7 @@ fn a_venue_whose_list_does_not_come_keeps_nobody_from_the_others() {
     let feeds = format!("{}{}", simulator_feed(2, 100), venue.feed("binance-spot", &["*"]));
     let running = gateway::start(&feeds);
     let list = venue.request();
-    wait_until("it is ready", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     assert_eq!(metric(&running, MISSED), 1);
     let (status, listed) = get_json(running.listen, "/v1/instruments");
     assert_eq!((status, listed["instruments"].as_array().unwrap().len()), (200, 2));

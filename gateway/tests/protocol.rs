@@ -19,7 +19,7 @@ mod client;
 mod gateway;
 
 use client::{Client, Heard};
-use gateway::{exchange, get, get_json, http, metric, wait_until};
+use gateway::{exchange, get, get_json, http, metric, wait_until, wait_until_live};
 
 /// One gateway for all tests that leave it running.
 static GATEWAY: LazyLock<Running> = LazyLock::new(|| gateway::start_on_simulator(4, 1_000));
@@ -434,10 +434,7 @@ fn before_the_first_image_nothing_is_sold_as_a_book() {
     // Somebody else's port, where no venue will ever answer.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
-    let running = gateway::start(&format!(
-        "[[feed]]\nvenue = \"kraken\"\nsymbols = [\"BTC/USD\"]\n\
-         url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n"
-    ));
+    let running = gateway::start(&gateway::feed("kraken", &["BTC/USD"], address, ""));
     let (status, error) = get_json(running.listen, "/v1/book?symbol=kraken:BTC/USD");
     assert_eq!(status, 503, "{error}");
     let (status, reason) = get(running.admin, "/readyz");
@@ -602,7 +599,7 @@ fn config() -> String {
 #[test]
 fn the_binary_ends_well_when_it_is_told_to() {
     let binary = Binary::start(&config(), "ends-well");
-    wait_until("it is ready", || get(binary.operators, "/readyz").0 == 200);
+    wait_until_live(binary.operators);
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(binary.clients)).collect();
     for client in &mut clients {
         let view = client.view(book(20, 0));

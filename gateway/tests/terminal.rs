@@ -23,7 +23,7 @@ mod gateway;
 mod venue;
 
 use client::Client;
-use gateway::{get, get_json, metric, wait_until};
+use gateway::{get_json, metric, wait_until, wait_until_live};
 use venue::{ScriptedVenue, Session};
 
 /// A gateway on a market that moves.
@@ -192,7 +192,7 @@ impl Scene {
         let bids = r#"[["100","1.50","0","1"],["99.5","2","0","1"],["99","0.25","0","1"]]"#;
         let asks = r#"[["100.5","0.75","0","1"],["101","3","0","1"]]"#;
         session.say(&okx("snapshot", [bids, asks], -1, 100));
-        wait_until("the book has come", || get(running.admin, "/readyz").0 == 200);
+        wait_until_live(running.admin);
         Self { venue, session, running }
     }
 
@@ -256,7 +256,7 @@ fn book_says_that_it_is_wrong_and_why_and_comes_back() {
 fn book_says_that_the_gateway_is_gone_and_finds_it_again() {
     let feed = gateway::simulator_feed(1, 400);
     let running = gateway::start(&feed);
-    wait_until("the gateway is ready", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     let (listen, url) = (running.listen, stream_of(&running));
     let symbol = "sim:BTCUSDT";
     let mut book = Follower::start(&["book", symbol, "--json", "--every", "10ms", "--url", &url]);

@@ -5,7 +5,6 @@
 
 use serde_json::{Value, json};
 use tickfan::clock::Clock;
-use tickfan::config::Config;
 use tickfan::limits::{REST_CONCURRENT_MAX, SECOND_NS, VENUE_MESSAGE_BYTES_MAX};
 use tickfan::serve::{self, Running};
 
@@ -23,7 +22,7 @@ mod sessions;
 mod venue;
 
 use client::Client;
-use gateway::{get, metric, wait_until};
+use gateway::{get, metric, wait_until, wait_until_live};
 use venue::{ScriptedVenue, Session};
 
 // --- Binance spot, written by hand from its documentation.
@@ -80,7 +79,7 @@ impl Binance {
         for symbol in symbols {
             serve_image(&venue, symbol, 100);
         }
-        wait_until("the books are live", || get(running.admin, "/readyz").0 == 200);
+        wait_until_live(running.admin);
         Self { venue, session: Some(session), running }
     }
 
@@ -339,7 +338,7 @@ fn a_venue_that_asks_to_be_left_alone_is() {
     }
     // The one that was refused is asked for again.
     venue.request().answer("200 OK", "", &image(100));
-    wait_until("all are live", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
 }
 
 #[test]
@@ -359,10 +358,8 @@ fn the_instrument_list_is_asked_for_again_when_the_venue_allows_it() {
     let mut session = venue.session();
     acknowledge(&mut session);
     serve_image(&venue, "AAAUSDT", 100);
-    let (mut client, _) = {
-        wait_until("it is live", || get(running.admin, "/readyz").0 == 200);
-        client_of(&running, "binance-spot", &["AAAUSDT"])
-    };
+    wait_until_live(running.admin);
+    let (mut client, _) = client_of(&running, "binance-spot", &["AAAUSDT"]);
     client.say(&json!({"op": "instruments"}));
     let instruments = client.control("instruments")["instruments"].clone();
     assert_eq!(
@@ -388,7 +385,7 @@ fn an_image_that_is_too_old_or_broken_is_asked_for_again() {
     venue.request().answer("500 Internal Server Error", "", "");
     assert_eq!(get(running.admin, "/readyz").0, 503);
     venue.request().answer("200 OK", "", &image(205));
-    wait_until("it is live", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     let (_, views) = client_of(&running, "binance-spot", &["AAAUSDT"]);
     let (_, book) = gateway::get_json(running.listen, "/v1/book?symbol=binance-spot:AAAUSDT");
     assert_eq!((views.len(), &book["q"]), (1, &json!(210)));
@@ -522,7 +519,7 @@ fn a_venue_that_bans_over_its_list_is_not_asked_for_images_either() {
         let image_request = venue.request();
         assert!(clock.now() - asked_ns >= 2 * SECOND_NS, "it came during the ban");
         image_request.answer("200 OK", "", &image(100));
-        wait_until("it is live", || get(running.admin, "/readyz").0 == 200);
+        wait_until_live(running.admin);
         assert_eq!(metric(&running, "tickfan_feed_bans_total{venue=\"binance-spot\"}"), 1);
     }
 }
@@ -564,18 +561,14 @@ fn serve_image_while_listing(venue: &ScriptedVenue, symbol: &str, symbols: &[&st
 #[test]
 fn what_the_venue_begins_and_ceases_to_list_is_followed() {
     let venue = ScriptedVenue::open();
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nshards = 1\n{}",
-        venue.feed("binance-spot", &["*"])
-    );
-    let mut config = Config::parse(&text, "the test").unwrap();
+    let mut config = gateway::config(&venue.feed("binance-spot", &["*"]));
     config.feeds[0].listings_every_ns = SECOND_NS / 5;
     let running = serve::start(config).unwrap();
     list(&venue, "200 OK", &TWO[..1]);
     let mut first = venue.session();
     acknowledge(&mut first);
     serve_image_while_listing(&venue, "AAAUSDT", &TWO[..1]);
-    wait_until("the first is live", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     let (mut client, views) = client_of(&running, "binance-spot", &TWO[..1]);
 
     // One more is listed: it gets a connection, and the first goes on undisturbed.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tickfan::serve::{self, Running};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition.
+#[track_caller]
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let pause = Duration::from_millis(5);
     for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
@@ -24,6 +26,12 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(pause);
     }
     panic!("waited in vain until {what}");
+}
+
+/// Waits until all books of a gateway are live.
+#[track_caller]
+pub(crate) fn wait_until_live(admin: SocketAddr) {
+    wait_until("all books are live", || get(admin, "/readyz").0 == 200);
 }
 
 /// The configuration of a gateway of one shard with these feeds.
@@ -37,19 +45,23 @@ pub(crate) fn start(feeds: &str) -> Running {
     serve::start(config(feeds)).unwrap()
 }
 
+/// The `[[feed]]` of symbols of a venue whose stream and REST are at one address, with `more` settings.
+pub(crate) fn feed(venue: &str, symbols: &[impl Debug], address: SocketAddr, more: &str) -> String {
+    format!(
+        "[[feed]]\nvenue = {venue:?}\nsymbols = {symbols:?}\n\
+         url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n{more}"
+    )
+}
+
 /// The `[[feed]]` of all symbols of a simulator.
 pub(crate) fn simulator_feed(symbols: usize, rate: u32) -> String {
-    let address = serve::start_simulator(7, symbols, rate).unwrap();
-    format!(
-        "[[feed]]\nvenue = \"sim\"\nsymbols = [\"*\"]\n\
-         url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n"
-    )
+    feed("sim", &["*"], serve::start_simulator(7, symbols, rate).unwrap(), "")
 }
 
 /// Starts a gateway on a simulator and waits until every book is live.
 pub(crate) fn start_on_simulator(symbols: usize, rate: u32) -> Running {
     let running = start(&simulator_feed(symbols, rate));
-    wait_until("the gateway is ready", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     running
 }
 

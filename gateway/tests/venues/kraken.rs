@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::gateway::{self, get, metric, wait_until};
+use super::gateway::{self, metric, wait_until_live};
 use super::venue::{ScriptedVenue, Session};
 use super::{NOT_FOUND, client_of, number, state_of};
 
@@ -92,7 +92,7 @@ fn at_kraken_what_does_not_add_up_is_subscribed_to_anew() {
     for symbol in KRAKEN {
         session.say(&kraken_snapshot(symbol));
     }
-    wait_until("the books are live", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     let (mut client, views) = client_of(&running, "kraken", &KRAKEN);
     let bbo = client.view(json!({"channel": "bbo", "symbols": ["kraken:AAA/USD"], "budget_ms": 0}));
     assert_eq!(client.update_of(bbo, "bbo")["b"], json!(["100.5", "1"]));
@@ -148,7 +148,7 @@ fn a_symbol_that_the_venue_refuses_is_closed_and_stays_so() {
     other["params"]["symbol"] = json!([KRAKEN[1]]);
     acknowledge_kraken(&mut session, &other);
     session.say(&kraken_snapshot(KRAKEN[1]));
-    wait_until("the other is live", || get(running.admin, "/readyz").0 == 200);
+    wait_until_live(running.admin);
     let mut client = Client::connect(running.listen);
     let request = json!({"channel": "book", "symbols": ["kraken:*"], "budget_ms": 0});
     let results = client.subscribe(request);
