@@ -1,51 +1,20 @@
 // The page where something is missing that it is used to: a tick, storage, a budget that is a number, instruments,
-// a market that moves. In Chromium against the real gateway, as page.test.js; every wait is for a condition.
+// a market that moves.
 //
-// Run by .ci/page. TICKFAN_BIN and CHROMIUM as there.
+// Run by .ci/page.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { launch } from "../chromium.js";
-import { Lab } from "../lab.js";
+import { test } from "node:test";
 import { until } from "../suite/check.js";
+import { becomes, shown, stage } from "./stage.js";
 
-const lab = new Lab();
-let browser;
-let market;
-
-before(async () => {
-  browser = await launch();
-  market = await lab.market({ symbols: 2, rate: 200 });
-});
-
-after(async () => {
-  await browser?.close();
-  await lab.stopAll();
-});
-
-/** Opens the page of a gateway; what it complains of fails the test. */
-async function open(t, at, { hash = "", prepare } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
-  const page = await context.newPage();
-  const complaints = [];
-  page.on("pageerror", (error) => complaints.push(String(error.stack)));
-  page.on("console", (message) => {
-    if (message.type() === "error") complaints.push(message.text());
-  });
-  if (prepare) await page.addInitScript(prepare);
-  t.after(() => context.close());
-  await page.goto(`${at}/${hash}`);
-  return { page, complaints };
-}
-
-const shown = (page, symbol) => page.evaluate((name) => globalThis.tickfan.shown(name), symbol);
-const becomes = (page, symbol, state) => until(`${symbol} is ${state}`, async () => (await shown(page, symbol))?.state === state);
+const { lab, open } = stage({ symbols: 2, rate: 200 });
 
 test("a book that does not move is live again after a stall", { timeout: 60_000 }, async (t) => {
   // A message a second for all; the least of them is in none of the first hundreds.
   const { id, http } = await lab.market({ symbols: 50, rate: 1 });
   const quiet = "sim:SIM0050USDT";
-  const { page, complaints } = await open(t, http, { hash: `#show=${quiet}` });
+  const { page, complaints } = await open(t, { at: http, hash: `#show=${quiet}` });
   await becomes(page, quiet, "live");
   const { version } = await shown(page, quiet);
   await page.getByRole("button", { name: "Stall me" }).click();
@@ -59,7 +28,7 @@ test("a book that does not move is live again after a stall", { timeout: 60_000 
 test("a book out of sight that does not move is said to be live again after a stall", { timeout: 90_000 }, async (t) => {
   const { id, http } = await lab.market({ symbols: 50, rate: 1 });
   const { instruments } = await (await fetch(`${http}/v1/instruments`)).json();
-  const { page, complaints } = await open(t, http, { hash: `#show=${instruments.map(({ symbol }) => symbol).join(",")}` });
+  const { page, complaints } = await open(t, { at: http, hash: `#show=${instruments.map(({ symbol }) => symbol).join(",")}` });
   const last = page.getByRole("article").last();
   const says = (state) => until(`the last says ${state}`, async () => (await last.getAttribute("aria-label", { timeout: 30_000 })).includes(`, ${state}`));
   await says("live");
@@ -76,7 +45,7 @@ test("a page that is opened before there are instruments shows them when they ar
   await lab.kill(id);
   await lab.hold(id);
   await lab.start(id);
-  const { page, complaints } = await open(t, http);
+  const { page, complaints } = await open(t, { at: http });
   await page.getByText("The gateway has no instruments").waitFor();
   await page.keyboard.press("/");
   await page.getByText("The list of instruments has not come yet").waitFor();
@@ -93,7 +62,7 @@ test("what is listed while somebody searches is found", { timeout: 120_000 }, as
   await lab.kill(id);
   await lab.hold(id, "okx");
   await lab.start(id);
-  const { page, complaints } = await open(t, http, { hash: "#show=binance-spot:BTCUSDT" });
+  const { page, complaints } = await open(t, { at: http, hash: "#show=binance-spot:BTCUSDT" });
   await becomes(page, "binance-spot:BTCUSDT", "live");
   await page.keyboard.press("/");
   await page.keyboard.type("okx");
@@ -112,7 +81,7 @@ test("where a browser keeps nothing for pages, the page runs and its theme is sw
       throw new DOMException("access is denied", "SecurityError");
     },
   });
-  const { page, complaints } = await open(t, market.http, { prepare });
+  const { page, complaints } = await open(t, { prepare });
   assert.equal(await page.evaluate(() => {
     try {
       return localStorage.length;
@@ -132,7 +101,7 @@ test("where a browser keeps nothing for pages, the page runs and its theme is sw
 test("an address whose budget is none is shown at the usual one", { timeout: 120_000 }, async (t) => {
   const wanted = { abc: "100 ms", "-1": "100 ms", "1.5": "100 ms", "": "100 ms", 0: "0 ms", 50: "50 ms", "99999999999999999999": "1 s" };
   for (const [budget, said] of Object.entries(wanted)) {
-    const { page, complaints } = await open(t, market.http, { hash: `#show=sim:BTCUSDT&budget=${budget}` });
+    const { page, complaints } = await open(t, { hash: `#show=sim:BTCUSDT&budget=${budget}` });
     await becomes(page, "sim:BTCUSDT", "live");
     assert.equal(await page.locator("#budget-value").textContent(), said, `budget=${budget}`);
     assert.equal(await page.locator("#link").textContent().then((text) => text.trim()), "connected");
@@ -142,7 +111,7 @@ test("an address whose budget is none is shown at the usual one", { timeout: 120
 
 test("the JavaScript that is copied outlives its connection", { timeout: 60_000 }, async (t) => {
   const { id, http } = await lab.market({ symbols: 1 });
-  const { page } = await open(t, http);
+  const { page } = await open(t, { at: http });
   await becomes(page, "sim:BTCUSDT", "live");
   const [logged, ends] = [[], []];
   page.on("console", (message) => logged.push(message.text()));
@@ -164,7 +133,7 @@ test("an instrument without a listing is shown with the digits of its prices, an
   const { id, http } = await lab.venue({ venue: "bitfinex", symbols: ["tBTCUSD", "tETHUSD"] });
   const [one] = (await (await fetch(`${http}/v1/instruments`)).json()).instruments;
   assert.deepEqual([one.tick, one.base, one.kind], [undefined, undefined, undefined], "the venue lists nothing of it");
-  const { page, complaints } = await open(t, http, { hash: "#show=bitfinex:tBTCUSD" });
+  const { page, complaints } = await open(t, { at: http, hash: "#show=bitfinex:tBTCUSD" });
   await becomes(page, "bitfinex:tBTCUSD", "live");
   const { bids, group } = await until("rows are in the groups of the book", async () => {
     const now = await shown(page, "bitfinex:tBTCUSD");
