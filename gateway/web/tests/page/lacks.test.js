@@ -1,5 +1,5 @@
 // The page where something is missing that it is used to: a tick, storage, a budget that is a number, instruments,
-// a market that moves.
+// a market that moves, a clock that nobody sets, an answer.
 //
 // Run by .ci/page.
 
@@ -149,6 +149,101 @@ test("an instrument without a listing is shown with the digits of its prices, an
   assert.equal(await option.locator("span").textContent(), "bitfinex");
   await page.keyboard.press("Enter");
   await becomes(page, "bitfinex:tETHUSD", "live");
+  assert.deepEqual(complaints, []);
+  await lab.stop(id);
+});
+
+test("what a link names and nobody lists yet stays, says so, and comes alive", { timeout: 120_000 }, async (t) => {
+  const { id, http } = await lab.venues(["binance-spot", "okx"]);
+  await lab.kill(id);
+  await lab.hold(id, "okx");
+  await lab.start(id);
+  const hash = "#show=okx:BTC-USDT,binance-spot:BTCUSDT,nope:A_B";
+  const { page, complaints } = await open(t, { at: http, hash });
+  const label = (symbol) => page.locator(`[data-symbol="${symbol}"]`).getAttribute("aria-label");
+  await becomes(page, "binance-spot:BTCUSDT", "live");
+  for (const symbol of ["okx:BTC-USDT", "nope:A_B"]) {
+    await becomes(page, symbol, "unlisted");
+    assert.match(await label(symbol), new RegExp(`^${symbol}, not listed · no instrument "${symbol}"`));
+    assert.match(await page.locator(`[data-symbol="${symbol}"]`).getAttribute("class"), /dim/);
+  }
+  assert.equal(new URL(page.url()).hash, hash);
+
+  await lab.release(id);
+  await until("it is live", async () => (await shown(page, "okx:BTC-USDT")).state === "live", 60_000);
+  const panel = page.locator('[data-symbol="okx:BTC-USDT"]');
+  await until("its name is that of its listing", async () => (await panel.locator("h2").innerText()).includes("BTC/USDT"));
+  await panel.focus();
+  await until("its trades are told", async () => /^Trades, newest/.test(await panel.locator("canvas.tape").getAttribute("aria-label")));
+  assert.equal((await shown(page, "nope:A_B")).state, "unlisted");
+  assert.equal(new URL(page.url()).hash, hash);
+  assert.deepEqual(complaints, []);
+  await lab.stop(id);
+});
+
+test("a link that is followed in the same tab is shown, and that which skips to the books changes nothing", { timeout: 60_000 }, async (t) => {
+  const { page, complaints } = await open(t, { hash: "#show=sim:BTCUSDT" });
+  await becomes(page, "sim:BTCUSDT", "live");
+  const loaded = page.waitForEvent("load");
+  await page.evaluate(() => { location.hash = "#show=sim:ETHUSDT&budget=50"; });
+  await loaded;
+  await becomes(page, "sim:ETHUSDT", "live");
+  assert.equal(await shown(page, "sim:BTCUSDT"), undefined);
+  const { href } = new URL(page.url());
+  await page.locator(".skip").focus();
+  await page.keyboard.press("Enter");
+  await until("the books have the focus", () => page.evaluate(() => document.activeElement.id === "panels"));
+  await until("the address names them again", () => page.url() === href);
+  assert.equal((await shown(page, "sim:ETHUSDT")).state, "live");
+  assert.deepEqual(complaints, []);
+});
+
+test("ages and waits are right though the system's clock was set", { timeout: 60_000 }, async (t) => {
+  const prepare = () => {
+    const { now } = Date;
+    Date.now = () => now() + 3_600_000;
+  };
+  const { page } = await open(t, { prepare });
+  await becomes(page, "sim:BTCUSDT", "live");
+  await page.getByRole("button", { name: "Cut my" }).click();
+  const said = await until("it is told", () => page.evaluate(() => {
+    const label = document.querySelector(".panel").getAttribute("aria-label");
+    const link = document.querySelector("#link").innerText;
+    return label.includes("disconnected") && link.includes("next try") ? `${label}; ${link}` : undefined;
+  }));
+  assert.match(said, /^sim:BTCUSDT, disconnected · [0-2] s · .*; no connection; next try in [0-2] s$/);
+});
+
+test("a panel that changes its size twice before the gateway answers goes on as it was", { timeout: 60_000 }, async (t) => {
+  const { id, http } = await lab.market({ symbols: 6 });
+  const { instruments } = await (await fetch(`${http}/v1/instruments`)).json();
+  const [large, small] = instruments.map(({ symbol }) => symbol);
+  const prepare = () => {
+    globalThis.heard = [];
+    const { postMessage } = Worker.prototype;
+    Worker.prototype.postMessage = function (...args) {
+      this.onmessage ??= ({ data }) => globalThis.heard.push(data);
+      postMessage.apply(this, args);
+    };
+  };
+  const { page, complaints } = await open(t, { at: http, hash: `#show=${instruments.map(({ symbol }) => symbol).join(",")}`, prepare });
+  for (const symbol of [large, small]) await becomes(page, symbol, "live");
+  await lab.pause(id);
+  // Once there and back again, before anything else happens on the page.
+  const told = await page.evaluate(async ([one, other]) => {
+    const panel = (symbol) => document.querySelector(`[data-symbol="${symbol}"]`);
+    globalThis.heard.length = 0;
+    for (const symbol of [other, one]) {
+      panel(symbol).dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+      await null;
+    }
+    // Figures come twice a second: with the second of them, what followed from both changes has come.
+    while (globalThis.heard.filter(({ figures }) => figures).length < 2) await new Promise(requestAnimationFrame);
+    return globalThis.heard.flatMap(({ panels = [] }) => panels).filter(({ symbol }) => symbol === one || symbol === other);
+  }, [large, small]);
+  assert.deepEqual([...new Set(told.map(({ symbol }) => symbol))].sort(), [large, small].sort());
+  assert.ok(told.every(({ state }) => state !== "ended"), `${JSON.stringify(told.map(({ symbol, state }) => [symbol, state]))}`);
+  await lab.resume(id);
   assert.deepEqual(complaints, []);
   await lab.stop(id);
 });

@@ -1,4 +1,5 @@
-// How the page looks where there is little room: nothing that matters is cut off, nothing jumps, nothing is black.
+// How the page looks where there is little room, or much: nothing that matters is cut off, nothing jumps, nothing is black,
+// nothing is left empty.
 //
 // Run by .ci/page.
 
@@ -10,7 +11,7 @@ import { stage } from "./stage.js";
 
 const SYMBOLS = ["sim:BTCUSDT", "sim:DOGEUSDT", "sim:ETHUSDT"];
 
-const set = stage({ symbols: 4, rate: 200 });
+const set = stage({ symbols: 9, rate: 200 });
 
 /** Opens a page with some symbols, all of them live. */
 async function open(t, options, symbols = SYMBOLS) {
@@ -56,6 +57,22 @@ test("words that change move nothing that stands below them", { timeout: 60_000 
   assert.ok(looks.budgets.length > 5, `${looks.budgets.length} budgets`);
   const places = new Set([...looks.budgets, ...looks.rest].map(({ top }) => top));
   assert.equal(places.size, 1, `${[...places]} px from the top`);
+});
+
+test("up to nine panels fill a wide screen, and none stands alone", { timeout: 120_000 }, async (t) => {
+  const { instruments } = await (await fetch(`${set.market.http}/v1/instruments`)).json();
+  for (const count of [1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+    const page = await open(t, { viewport: { width: 1920, height: 1080 } }, instruments.slice(0, count).map(({ symbol }) => symbol));
+    const { filled, isAbove } = await page.locator("#panels").evaluate((all) => {
+      const gap = parseFloat(getComputedStyle(all).gap);
+      const area = ({ width, height }) => (width + gap) * (height + gap);
+      const panels = [...all.querySelectorAll(".panel")].map((panel) => panel.getBoundingClientRect());
+      return { filled: panels.reduce((sum, panel) => sum + area(panel), 0) / area(all.getBoundingClientRect()), isAbove: panels.every(({ bottom }) => bottom <= innerHeight) };
+    });
+    assert.ok(Math.abs(filled - 1) < 0.01, `${count} panels fill ${filled} of their place`);
+    assert.ok(isAbove, `${count} panels are in sight`);
+    await page.context().close();
+  }
 });
 
 test("on a phone a book that is no good says why, in full", { timeout: 60_000 }, async (t) => {
