@@ -15,8 +15,11 @@ test("a book that does not move is live again after a stall", { timeout: 60_000 
   const { id, http } = await lab.market({ symbols: 50, rate: 1 });
   const quiet = "sim:SIM0050USDT";
   const { page, complaints } = await open(t, { at: http, hash: `#show=${quiet}` });
-  await becomes(page, quiet, "live");
-  const { version } = await shown(page, quiet);
+  // Its state may come before it is in sight and has rows.
+  const { version } = await until("its rows are shown", async () => {
+    const now = await shown(page, quiet);
+    return now?.state === "live" && now.version !== undefined ? now : undefined;
+  });
   await page.getByRole("button", { name: "Stall me" }).click();
   await becomes(page, quiet, "stalled");
   await becomes(page, quiet, "live");
