@@ -152,7 +152,7 @@ export interface BookOptions extends LiveOptions {
   depth?: Depth;
 }
 export interface TapeOptions extends LiveOptions {
-  /** Begin with that many of the newest (0–1000). Default 100. */
+  /** Begin with that many of the newest (0–1000); where this client follows them already, with what has come since it does. Default 100. */
   last?: number;
   /** Keep that many. Default 1000. */
   keep?: number;
@@ -161,7 +161,7 @@ export interface SubscribeOptions extends BookOptions {
   channel: Channel;
   /** Symbols, or `venue:*`. */
   symbols: string | string[];
-  /** Trades only: begin with that many of the newest (0–1000). Default 0. */
+  /** Trades only: begin with that many of the newest, as `TapeOptions` has it. Default 0. */
   last?: number;
   /** Refuse an impossible budget or depth instead of rounding it. */
   strict?: boolean;

@@ -78,6 +78,8 @@ const ASSETS: &[Asset] = &[
     },
     page!("page.css", CSS),
     page!("icon.svg", "image/svg+xml"),
+    page!("address.js", JAVASCRIPT),
+    page!("clock.js", JAVASCRIPT),
     page!("delays.js", JAVASCRIPT),
     page!("desk.js", JAVASCRIPT),
     page!("dom.js", JAVASCRIPT),

@@ -18,8 +18,10 @@ export class Offset {
   add(sentUs, receivedThereUs, sentThereUs, receivedUs) {
     const rttUs = Math.max(0, receivedUs - sentUs - (sentThereUs - receivedThereUs));
     const offsetUs = Math.round((receivedThereUs - sentUs + sentThereUs - receivedUs) / 2);
-    this.#samples.push({ rttUs, offsetUs, offsetErrorUs: Math.ceil(rttUs / 2) });
-    if (this.#samples.length > SAMPLES_MAX) this.#samples.shift();
+    const newest = { rttUs, offsetUs, offsetErrorUs: Math.ceil(rttUs / 2) };
+    // What cannot be true together with the newest was true before a clock drifted or stood still, as ours does while the machine sleeps.
+    const agrees = (sample) => Math.abs(sample.offsetUs - offsetUs) <= sample.offsetErrorUs + newest.offsetErrorUs;
+    this.#samples = [...this.#samples.filter(agrees), newest].slice(-SAMPLES_MAX);
   }
 
   /** `{ rttUs, offsetUs, offsetErrorUs }`, or undefined before the first ping. The quickest knows best: it was held up least. */

@@ -27,12 +27,11 @@ class Live {
       onRefused: ({ result }) => this.fail(new TickfanError(result.code, result.message, this.symbol)),
       onUpdate: (update) => this.#take(update),
     };
+    if (typeof this.symbol !== "string" || this.symbol.endsWith(":*")) {
+      throw new TypeError(`one symbol is expected here, as "sim:BTCUSDT"; ${JSON.stringify(this.symbol)} came`);
+    }
     this.#ready.promise.catch(() => {});
     [this.#view] = context.registry.attach(this.#handle);
-    if (this.#view === undefined) {
-      context.registry.detach(this.#handle);
-      throw new TypeError(`one symbol is expected here, as "sim:BTCUSDT"; ${JSON.stringify(terms.symbols)} came`);
-    }
   }
 
   get mirror() {

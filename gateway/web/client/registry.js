@@ -11,6 +11,7 @@ import { ChainBroken, Mirror, TRADES_KEPT } from "./mirror.js";
 
 /** docs/PROTOCOL.md §2. */
 const DEPTHS = [1, 5, 10, 20, 50, 100, 200, 500, 1000];
+const utf8 = new TextEncoder();
 /** Of a message of the gateway's largest size, for all but symbols. */
 const MESSAGE_HEAD_BYTES = 512;
 const SYMBOL_CHARS_MAX = 128;
@@ -64,6 +65,8 @@ class Wanted {
 
 class View extends Wanted {
   id = undefined;
+  /** Handles that have not been told yet what the others were told before them. */
+  joining = new Set();
   /** The gateway's last word on it. */
   result = undefined;
   askedMs = undefined;
@@ -162,8 +165,10 @@ export class Registry {
     view.handles.add(handle);
     handle.views.add(view);
     if (view.status !== "held") return;
-    // What the others were told already; told when the caller has its handle.
+    // What the others were told already; told when the caller has its handle. What comes before is in it.
+    view.joining.add(handle);
     queueMicrotask(() => {
+      view.joining.delete(handle);
       if (!view.handles.has(handle) || view.status !== "held") return;
       const { mirror } = view;
       const update = mirror.wholeUpdate(nowUs(), handle.last) ?? mirror.stateUpdate(nowUs());
@@ -278,7 +283,7 @@ export class Registry {
   #tell(view, updates) {
     for (const update of updates) {
       this.#on.told(update);
-      for (const handle of view.handles) handle.onUpdate(update, view);
+      for (const handle of view.handles) if (!view.joining.has(handle)) handle.onUpdate(update, view);
     }
   }
 
@@ -324,7 +329,7 @@ export class Registry {
       if (!idle(view)) continue;
       const own = view.terms();
       terms ??= own;
-      room -= JSON.stringify(view.symbol).length + 1;
+      room -= utf8.encode(JSON.stringify(view.symbol)).length + 1;
       if (room < 0 && group.size > 0) break;
       if (JSON.stringify(own) === JSON.stringify(terms) && !group.has(view.symbol)) group.set(view.symbol, view);
     }
@@ -338,7 +343,11 @@ export class Registry {
     let left = group.size;
     session
       .request({ ...terms, symbols: [...group.keys()] }, ({ results }) => {
-        for (const result of results) this.#answered(group.get(result.symbol), result);
+        for (const result of results) {
+          // Who was told of one may have ended the connection: what it granted of the others is void.
+          if (session !== this.#session) return true;
+          this.#answered(group.get(result.symbol), result);
+        }
         left -= results.length;
         return left <= 0;
       })
@@ -352,7 +361,7 @@ export class Registry {
     this.#answering.add(pattern);
     session
       .requestAll({ ...terms, symbols: [pattern.symbol] }, ({ results }) => {
-        for (const result of results) this.#patternAnswered(pattern, result, terms.budget_ms);
+        for (const result of results) if (session === this.#session) this.#patternAnswered(pattern, result, terms.budget_ms);
       })
       .then(() => {
         pattern.status = "held";
@@ -439,7 +448,8 @@ export class Registry {
       else if (one instanceof View) this.#refuse(one, { symbol: one.symbol, ok: false, code: error.code, message: error.message });
       else {
         one.status = "held";
-        one.settle([{ symbol: one.symbol, ok: false, code: error.code, message: error.message }]);
+        one.results = [{ symbol: one.symbol, ok: false, code: error.code, message: error.message }];
+        one.settle(one.results);
       }
     }
     if (isFlood) this.#planIn(REFUSED_AGAIN_MS);
@@ -464,6 +474,7 @@ export class Registry {
       .request({ op: "modify", views: ids, budget_ms: budgetMs }, ({ results }) => {
         for (const raw of results) {
           const view = group[group.length - left];
+          if (session !== this.#session || view === undefined) return true;
           left -= 1;
           view.inFlight -= 1;
           const result = symbolResult(raw);

@@ -140,6 +140,7 @@ export class Session {
   }
 
   #onControl(message, receivedUs) {
+    check(message);
     if (message.type === "hello") return this.#onHello(message);
     if (message.type === "drain") this.#retryAfterMs = message.retry_after_ms;
     const pending = this.#pending.get(message.id);
@@ -203,6 +204,19 @@ export class Session {
   }
 }
 
+/** The lists of answers. */
+const LISTS = { subscribed: "results", instruments: "instruments" };
+
+const isObject = (value) => value !== null && typeof value === "object";
+
+/** Whether a control message has what is read of it without asking. */
+function check(message) {
+  const { type, limits } = message;
+  if (type === "hello" && !(limits?.messages_per_s > 0 && limits.message_bytes > 0)) throw new Malformed("a greeting has limits");
+  const list = LISTS[type];
+  if (list !== undefined && !(Array.isArray(message[list]) && message[list].every(isObject))) throw new Malformed(`${type} has a list of ${list}`);
+}
+
 function parse(text) {
   let message;
   try {
@@ -210,6 +224,6 @@ function parse(text) {
   } catch (error) {
     throw new Malformed(error.message);
   }
-  if (message === null || typeof message !== "object") throw new Malformed("a message is an object");
+  if (!isObject(message)) throw new Malformed("a message is an object");
   return message;
 }

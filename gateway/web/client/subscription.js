@@ -6,6 +6,8 @@ import { TickfanError } from "./error.js";
 
 const CHANNELS = ["book", "bbo", "trades"];
 const LAST_MAX = 1000;
+/** Places of updates that were taken already are given back when there are more than so many, and more than of those that wait. */
+const TAKEN_MAX = 1000;
 
 /** What every reader may be asked for, checked. */
 export function checkedTerms({ channel, symbols, depth = 20, budgetMs = 100, last = 0, strict = false }) {
@@ -91,6 +93,7 @@ export class Subscription {
       next: () => this.#queue.next(),
       return: async (value) => {
         this.close();
+        this.#queue.clear();
         return { done: true, value };
       },
     };
@@ -135,8 +138,10 @@ class Queue {
       const value = this.#items[this.#head];
       this.#items[this.#head] = undefined;
       this.#head += 1;
-      if (this.#head === this.#items.length) {
-        this.#items = [];
+      // A loop that is always a little behind never empties it.
+      const { length } = this.#items;
+      if (this.#head === length || (this.#head > TAKEN_MAX && 2 * this.#head > length)) {
+        this.#items = this.#items.slice(this.#head);
         this.#head = 0;
       }
       return { done: false, value };
@@ -148,6 +153,12 @@ class Queue {
     }
     if (this.#isOver) return { done: true, value: undefined };
     return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
+  }
+
+  /** Nobody wants what waits. */
+  clear() {
+    this.#items = [];
+    this.#head = 0;
   }
 
   /** What waits is still given out, then the error or the end. */

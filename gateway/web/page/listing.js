@@ -1,7 +1,7 @@
-// When the instruments are asked for again, while somebody waits for one that is not in the list: soon, and
+// When the gateway is asked again, while somebody waits for an instrument that it does not list: soon, and
 // then less and less often; each time at random, so that pages that were opened together do not ask together.
 //
-// page.js tells it the time, and asks. Pure.
+// page.js asks for the list while somebody searches, worker.js for what is on the screen all the same. Pure.
 
 /** The first span of which a wait is drawn, and the longest; a list may have thousands of instruments. */
 const FIRST_MS = 2000;

@@ -4,6 +4,8 @@
 // three steps: ask the worker for a frame, take what it sends, draw it when the screen is next
 // refreshed. Asked again only then, so that the newest is drawn and nothing waits in line.
 
+import { readAddress, writeAddress } from "./address.js";
+import { nowMs } from "./clock.js";
 import { $, set, speak } from "./dom.js";
 import { BUDGET_MS, Desk, budgetOf } from "./desk.js";
 import { Listing } from "./listing.js";
@@ -29,12 +31,12 @@ const url = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const panels = new Map();
 /** What the address asks to be shown, once the instruments are known. */
-const asked = new URLSearchParams(location.hash.slice(1));
+const asked = readAddress(location.hash);
 let hasBegun = false;
 let focus;
 let retryAtMs;
 const listing = new Listing();
-let heardAtMs = Date.now();
+let heardAtMs = nowMs();
 /** The panels say that nothing is heard. */
 let isSilent = false;
 let isDrawing = false;
@@ -144,8 +146,10 @@ const HEARS = {
     showLink(closed);
   },
   instruments({ list }) {
+    const bySymbol = new Map(list.map((instrument) => [instrument.symbol, instrument]));
     search.take(list);
-    begin(list);
+    for (const panel of panels.values()) panel.learn(bySymbol.get(panel.symbol));
+    if (!hasBegun) begin(list, bySymbol);
   },
   story({ facts }) {
     desk.finish(facts);
@@ -160,7 +164,7 @@ const HEARS = {
 };
 
 worker.addEventListener("message", ({ data }) => {
-  heardAtMs = Date.now();
+  heardAtMs = nowMs();
   if (isSilent) {
     isSilent = false;
     // What did not change meanwhile would not be sent again, and its panel go on saying so.
@@ -176,7 +180,7 @@ worker.addEventListener("error", () => {
 function showLink(closed) {
   const { state } = $("link").dataset;
   const words = { open: "connected", connecting: "connecting", closed: closed?.reason || "closed for good; reload to try again" };
-  const wait = retryAtMs === undefined ? "" : ` in ${Math.max(0, Math.ceil((retryAtMs - Date.now()) / 1000))} s`;
+  const wait = retryAtMs === undefined ? "" : ` in ${Math.max(0, Math.ceil((retryAtMs - nowMs()) / 1000))} s`;
   set($("link").lastElementChild, words[state] ?? `no connection; next try${wait}`);
   if (!hasBegun && state === "waiting") set($("empty"), `The gateway at ${location.host} does not answer. Next try${wait}.`);
 }
@@ -259,7 +263,7 @@ function close(symbol) {
 
 /** Asks for the instruments again, when it is time: a gateway that has just begun has few, or none, and venues list new ones. */
 function askForList() {
-  const now = Date.now();
+  const now = nowMs();
   if (!listing.isDue(now) || $("link").dataset.state !== "open") return;
   listing.asked(now);
   worker.postMessage({ op: "instruments" });
@@ -270,11 +274,15 @@ function beginSearch() {
   askForList();
 }
 
-/** Once, when the instruments are known: what the address names, or the first that is live. */
-function begin(list) {
-  if (hasBegun) return;
-  const bySymbol = new Map(list.map((instrument) => [instrument.symbol, instrument]));
-  const wanted = (asked.get("show") ?? "").split(",").map((symbol) => bySymbol.get(symbol)).filter(Boolean).slice(0, PANELS_MAX);
+/** What is known of a symbol that nobody lists. */
+function unlisted(symbol) {
+  const [venue] = symbol.split(":", 1);
+  return { symbol, venue, native: symbol.slice(venue.length + 1) };
+}
+
+/** Once, when the instruments are known: what the address names, listed or not, or the first that is live. */
+function begin(list, bySymbol) {
+  const wanted = (asked?.symbols ?? []).slice(0, PANELS_MAX).map((symbol) => bySymbol.get(symbol) ?? unlisted(symbol));
   const first = list.find((instrument) => instrument.state === "live") ?? list[0];
   if (wanted.length === 0 && first) wanted.push(first);
   if (wanted.length === 0) {
@@ -283,17 +291,22 @@ function begin(list) {
   }
   hasBegun = true;
   for (const instrument of wanted) open(instrument);
-  focus = wanted[0].symbol;
+  focus = (wanted.find(({ symbol }) => bySymbol.has(symbol)) ?? wanted[0]).symbol;
   arrange();
 }
 
 /** Keeps what is on the screen in the address, so that it can be sent to somebody. */
 function remember() {
   if (!hasBegun) return;
-  const symbols = [...panels.keys()].map((symbol) => encodeURIComponent(symbol).replaceAll("%3A", ":").replaceAll("%2F", "/"));
-  const budget = desk.budgetMs === BUDGET_MS ? "" : `&budget=${desk.budgetMs}`;
-  history.replaceState(null, "", symbols.length > 0 ? `#show=${symbols.join(",")}${budget}` : location.pathname);
+  const budgetMs = desk.budgetMs === BUDGET_MS ? undefined : desk.budgetMs;
+  history.replaceState(null, "", panels.size > 0 ? writeAddress([...panels.keys()], budgetMs) : location.pathname);
 }
+
+// Who follows another link in the same tab means it. That which skips to the books asks for nothing.
+addEventListener("hashchange", () => {
+  if (readAddress(location.hash)) location.reload();
+  else remember();
+});
 
 function step(panel, by) {
   if (panel.step(by)) tellWorker();
@@ -394,20 +407,20 @@ addEventListener("keydown", (event) => {
 // ---- the beginning
 
 setInterval(() => {
-  const now = Date.now();
+  const now = nowMs();
   isSilent ||= now - heardAtMs > SILENT_MS && !document.hidden;
   for (const panel of panels.values()) {
     if (isSilent) panel.fallSilent(heardAtMs);
     panel.tell(now);
   }
   if ($("link").dataset.state === "waiting") showLink();
-  if (!hasBegun || search.isOpen) askForList();
+  if (!hasBegun || search.isOpen || [...panels.values()].some((panel) => panel.wantsListing)) askForList();
   panels.get(focus)?.describe(TABLE_ROWS);
 }, TELL_MS);
 
 useTheme(keptTheme());
 worker.postMessage({ op: "open", url });
-desk.setBudget(budgetOf(asked.get("budget")));
+desk.setBudget(budgetOf(asked?.budget));
 ask();
 
 /** For whoever checks the page from outside: what it shows, and what its drawings cost. */

@@ -4,6 +4,7 @@
 // touched when something changes that is no price; prices are only ever drawn, except in the table for
 // screen readers, which follows them slowly.
 
+import { nowMs } from "./clock.js";
 import { set } from "./dom.js";
 import { Surface } from "./surface.js";
 import { LadderDrawing, drawDepth, drawMid, drawTape, rowsFor } from "./drawings.js";
@@ -29,9 +30,13 @@ const WORDS = {
   stalled: "last known: nothing is read",
   disconnected: "last known: no connection",
   resync: "a hole was noticed, being repaired",
+  unlisted: "not listed here, or not yet",
   refused: "refused",
   ended: "ended",
 };
+
+/** States whose names are not what people say. */
+const NAMES = { connecting: "waiting", unlisted: "not listed" };
 
 export class Panel {
   isVisible = false;
@@ -50,10 +55,8 @@ export class Panel {
 
   /** `on.change` when the worker must know, `on.draw` when something is to be drawn. */
   constructor(instrument, mode, on) {
-    this.instrument = instrument;
     this.symbol = instrument.symbol;
     this.on = on;
-    this.units = { base: instrument.base ?? "", quote: instrument.quote ?? "" };
     this.element = document.getElementById("panel").content.firstElementChild.cloneNode(true);
     this.parts = Object.fromEntries([...this.element.querySelectorAll("[data-is]")].map((part) => [part.dataset.is, part]));
     this.surfaces = {};
@@ -66,13 +69,39 @@ export class Panel {
         this.#mark(name);
       });
     }
-    this.parts.name.textContent = instrument.base && instrument.quote ? `${instrument.base}/${instrument.quote}` : instrument.native;
     this.parts.venue.textContent = instrument.venue;
     this.element.dataset.symbol = this.symbol;
     this.element.querySelector("[data-do=close]").setAttribute("aria-label", `Close ${this.symbol}`);
     this.setMode(mode);
-    this.#setTick(instrument.tick);
-    this.tell(Date.now());
+    this.#setInstrument(instrument);
+    this.tell(nowMs());
+  }
+
+  #setInstrument(instrument) {
+    const { base, quote, native, tick } = instrument;
+    this.instrument = instrument;
+    this.units = { base: base ?? "", quote: quote ?? "" };
+    this.parts.name.textContent = base && quote ? `${base}/${quote}` : native;
+    this.#setTick(tick ?? this.tick);
+  }
+
+  /** Takes what its venue lists of it, which may come after its prices, and change. */
+  learn(instrument) {
+    if (!instrument || (this.#isListed && ["base", "quote", "tick"].every((key) => instrument[key] === this.instrument[key]))) return;
+    this.#setInstrument(instrument);
+    this.#ladder.clear();
+    this.redraw();
+    this.on.change();
+  }
+
+  /** It has been in a list; of what came with a link, no more than its symbol may be known. */
+  get #isListed() {
+    return this.instrument.price_scale !== undefined;
+  }
+
+  /** It is served, and what its venue lists of it is not known yet. */
+  get wantsListing() {
+    return !this.#isListed && GOOD.has(this.#state);
   }
 
   #setTick(tick) {
@@ -162,7 +191,7 @@ export class Panel {
     if (state === this.#state && reason === this.#reason) return;
     this.#state = state;
     this.#reason = reason;
-    this.tell(Date.now());
+    this.tell(nowMs());
     this.redraw();
   }
 
@@ -221,9 +250,10 @@ export class Panel {
 
   /** The state in words, with its age where that matters; called each second, and on a change. */
   tell(nowMs) {
-    const reason = this.#reason && this.#reason !== "none" ? this.#reason.replaceAll("_", " ") : "";
+    // A code is words; in the text behind it stand symbols.
+    const reason = this.#reason && this.#reason !== "none" ? this.#reason.replace(/^[a-z_]+/, (code) => code.replaceAll("_", " ")) : "";
     const age = this.#state !== "live" && this.#sinceMs ? ago(nowMs - this.#sinceMs) : "";
-    const told = this.#state === "connecting" ? "waiting" : [this.#state, age].filter(Boolean).join(" · ");
+    const told = [NAMES[this.#state] ?? this.#state, this.#state === "connecting" ? "" : age].filter(Boolean).join(" · ");
     const why = this.#state === "connecting" || !reason ? "" : ` · ${reason}`;
     const said = told + why;
     if (said === this.#said) return;

@@ -57,7 +57,8 @@ function time(ms) {
 
 /** What came first after a stall or a cut, as a list of sentences. */
 export function storySays(facts) {
-  const name = facts.symbol?.split(":")[1] ?? "the book";
+  // The venue's own name may have a colon, too.
+  const name = facts.symbol?.slice(facts.symbol.indexOf(":") + 1) ?? "the book";
   const out = [facts.what === "stall" ? `Nothing was read for ${time(facts.forMs)}.` : "The connection was cut."];
   if (facts.openMs !== undefined) out.push(`Connected again after ${time(facts.openMs)}.`);
   for (const [index, run] of facts.runs.entries()) {

@@ -6,8 +6,10 @@
 // more than one. It never touches the document, and holds a bounded number of everything.
 
 import { connect } from "../client.js";
+import { nowMs } from "./clock.js";
 import { decimalsOf, format, ladder, middle, parse, tickOf } from "./exact.js";
 import { Delays } from "./delays.js";
+import { Listing } from "./listing.js";
 import { Story } from "./story.js";
 
 /** Trades that a tape shows. */
@@ -26,6 +28,9 @@ const CLOCK_US_MAX = 60e6;
 
 /** States in which prices move. */
 const FLOWING = new Set(["live", "suspect", "halted"]);
+/** How the reason of a refusal begins where the gateway does not know the symbol, or not yet. */
+const UNKNOWN = "unknown_symbol: ";
+
 /** States that the client tells by its own clock. */
 const OURS = new Set(["connecting", "disconnected", "resync", "refused", "ended"]);
 
@@ -42,8 +47,8 @@ let hasFigures = false;
 const delays = new Delays();
 /** Panels by symbol. */
 const panels = new Map();
-
-const nowMs = () => performance.timeOrigin + performance.now();
+/** When those that are not listed are asked for again. */
+const listing = new Listing();
 
 /** One symbol on the screen. */
 class Panel {
@@ -77,11 +82,31 @@ class Panel {
     return book;
   }
 
+  #openTape() {
+    const tape = client.trades(this.#wish.symbol, { last: TAPE_MAX, keep: TAPE_MAX, budgetMs });
+    tape.ready.catch(() => {});
+    tape.onChange(() => {
+      this.#hasTrades = true;
+      schedule();
+    });
+    return tape;
+  }
+
+  get isUnlisted() {
+    return this.#book.state === "refused" && this.#book.reason.startsWith(UNKNOWN);
+  }
+
+  /** Asks whether it is listed by now. */
+  askAgain() {
+    this.#next ??= this.#open();
+  }
+
   #changed(book) {
     if (book === this.#next && book.state !== "connecting") {
       this.#book.close();
       this.#book = book;
       this.#next = undefined;
+      if (this.#tape?.state === "refused" && book.state !== "refused") this.#tape = this.#openTape();
     }
     if (book !== this.#book) return;
     this.#hasBook = true;
@@ -110,16 +135,13 @@ class Panel {
     // A page that heard nothing for a while says so in every panel, whatever it was told before.
     this.#told = "";
     if (was.mode !== wish.mode) {
-      this.#next?.close();
+      const before = this.#next;
       this.#next = this.#open();
+      // Last: it says that it has ended, and must not take over for that.
+      before?.close();
     }
     if (wish.mode === "full" && !this.#tape) {
-      this.#tape = client.trades(wish.symbol, { last: TAPE_MAX, keep: TAPE_MAX, budgetMs });
-      this.#tape.ready.catch(() => {});
-      this.#tape.onChange(() => {
-        this.#hasTrades = true;
-        schedule();
-      });
+      this.#tape = this.#openTape();
     } else if (wish.mode !== "full" && this.#tape) {
       this.#tape.close();
       this.#tape = undefined;
@@ -154,14 +176,14 @@ class Panel {
 
   /** What is to be drawn, and the buffers that go with it. */
   frame(now, buffers) {
-    const [book, wish] = [this.#book, this.#wish];
+    const [book, wish, isUnlisted] = [this.#book, this.#wish, this.isUnlisted];
     this.#told = this.#standing;
     const clockUs = OURS.has(book.state) ? 0 : offsetUs ?? 0;
     const frame = {
       symbol: wish.symbol,
-      state: book.state,
-      reason: book.reason,
-      sinceMs: book.sinceUs ? (book.sinceUs - clockUs) / 1000 : undefined,
+      state: isUnlisted ? "unlisted" : book.state,
+      reason: isUnlisted ? book.reason.slice(UNKNOWN.length) : book.reason,
+      sinceMs: book.sinceUs && !isUnlisted ? (book.sinceUs - clockUs) / 1000 : undefined,
       version: { epoch: book.epoch, seq: book.seq, venueSeq: book.venueSeq },
     };
     if (!wish.visible) return frame;
@@ -267,6 +289,11 @@ function tick() {
     figuresAtMs = now;
     hasFigures = true;
   }
+  if (client.state === "open" && listing.isDue(now)) {
+    const unlisted = [...panels.values()].filter((panel) => panel.isUnlisted);
+    if (unlisted.length > 0) listing.asked(now);
+    for (const panel of unlisted) panel.askAgain();
+  }
   // Tapes wait for their turn too.
   schedule();
 }
@@ -298,6 +325,7 @@ function open(url) {
   client = connect(url, { encoding: "binary", heartbeatMs: HEARTBEAT_MS });
   client.on("open", (hello) => {
     story?.opened(nowMs());
+    listing.begin();
     post({ is: "link", state: "open", hello, atMs: nowMs() });
     tellInstruments();
   });
@@ -326,8 +354,13 @@ function show(wishes) {
   }
   for (const wish of wishes) {
     const panel = panels.get(wish.symbol);
-    if (panel) panel.wish(wish);
-    else panels.set(wish.symbol, new Panel(wish));
+    if (panel) {
+      panel.wish(wish);
+    } else {
+      panels.set(wish.symbol, new Panel(wish));
+      listing.begin();
+      listing.asked(nowMs());
+    }
   }
   schedule();
 }

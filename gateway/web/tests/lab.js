@@ -7,7 +7,6 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -35,14 +34,6 @@ export function hasRecordings() {
   if (process.env.CI) throw new Error(`there are no recordings in ${RECORDINGS}; set TICKFAN_RECORDINGS`);
   console.error(`without recordings: there are none in ${RECORDINGS}; set TICKFAN_RECORDINGS`);
   return false;
-}
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((listening) => server.once("listening", listening));
-  const { port } = server.address();
-  await new Promise((closed) => server.close(closed));
-  return port;
 }
 
 /** A process whose stderr says when it is ready. */
@@ -127,16 +118,16 @@ export class Lab {
     this.#folder ??= await mkdtemp(join(tmpdir(), "tickfan-web-"));
     const id = this.#next;
     this.#next += 1;
-    const setup = { feeds, listen: `127.0.0.1:${await freePort()}`, config: join(this.#folder, `${id}.toml`) };
+    const lines = ['admin = "127.0.0.1:0"', "shards = 1"];
+    // Of a port that is found free and given back, somebody else may become the owner.
+    const setup = { feeds, listen: "127.0.0.1:0", lines, config: join(this.#folder, `${id}.toml`) };
     this.#setups.set(id, setup);
-    const lines = [`listen = "${setup.listen}"`, 'admin = "127.0.0.1:0"', "shards = 1"];
     for (const feed of feeds) {
       feed.exchange = await feed.simulator.says(/http:\/\/([0-9.:]+)/);
       lines.push("[[feed]]", `venue = "${feed.venue}"`, `symbols = ${JSON.stringify(feed.symbols)}`);
       lines.push(`url = "ws://${feed.exchange}"`, `rest_url = "http://${feed.exchange}"`);
       if (feed.trades !== undefined) lines.push(`trades = "${feed.trades}"`);
     }
-    await writeFile(setup.config, lines.join("\n"));
     await this.start(id);
     return { id, url: `ws://${setup.listen}`, http: `http://${setup.listen}` };
   }
@@ -150,7 +141,9 @@ export class Lab {
   /** Starts the gateway of a setup, again at the same address. */
   async start(id) {
     const setup = this.#setup(id);
+    await writeFile(setup.config, [`listen = "${setup.listen}"`, ...setup.lines].join("\n"));
     setup.gateway = new Program("tickfan", ["--config", setup.config]);
+    setup.listen = await setup.gateway.says(/clients=([0-9.:]+)/);
     setup.admin = await setup.gateway.says(/operators=([0-9.:]+)/);
     if (setup.feeds[0].venue === "sim" && !setup.isHeld) await this.#ready(setup);
   }
@@ -187,6 +180,15 @@ export class Lab {
     const setup = this.#setup(id);
     setup.isHeld = false;
     for (const { simulator } of setup.feeds) simulator.signal("SIGCONT");
+  }
+
+  /** The gateway neither hears nor says anything, until `resume`. */
+  async pause(id) {
+    this.#setup(id).gateway.signal("SIGSTOP");
+  }
+
+  async resume(id) {
+    this.#setup(id).gateway.signal("SIGCONT");
   }
 
   async kill(id) {

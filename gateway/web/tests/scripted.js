@@ -18,9 +18,10 @@ export const IMAGE = { t: "image", v: 3, e: 7, s: 10, state: "live", b: [["1.5",
 
 /**
  * Answers as told: `asked(message, connection, how many connections there were)` for each message, after a subscription was
- * answered with `answer(connection)`; `connection.frame(...updates)` sends a frame. Gives its address and its connections.
+ * answered with `answer(connection, message)`, one result or several, or undefined for no answer; `connection.frame(...updates)` sends a
+ * frame. `greeting` comes first. Gives its address and its connections.
  */
-export async function scripted(t, asked, answer = () => ACK) {
+export async function scripted(t, asked, answer = () => ACK, greeting = HELLO) {
   const server = new WebSocketServer({ host: "127.0.0.1", port: 0, handleProtocols: (offered) => [...offered][0] });
   await once(server, "listening");
   const connections = [];
@@ -34,11 +35,12 @@ export async function scripted(t, asked, answer = () => ACK) {
       },
     };
     connections.push(connection);
-    connection.send(HELLO);
+    connection.send(greeting);
     socket.on("message", (data) => {
       const message = JSON.parse(data);
       connection.asked.push(message);
-      if (message.op === "subscribe") connection.send({ type: "subscribed", id: message.id, results: [answer(connection)] });
+      const results = message.op === "subscribe" ? answer(connection, message) : undefined;
+      if (results !== undefined) connection.send({ type: "subscribed", id: message.id, results: [results].flat() });
       asked(message, connection, connections.length);
     });
   });

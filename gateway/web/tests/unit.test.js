@@ -2,11 +2,14 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { getHeapStatistics, setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { connect } from "../client.js";
 import { Offset, Rate } from "../client/clock.js";
 import { micros, toNumber, toText, unsignedText, writeMantissa } from "../client/decimal.js";
 import { Ladder, Levels, LevelsBroken } from "../client/levels.js";
 import { waitMs } from "../client/retry.js";
+import { Subscription } from "../client/subscription.js";
 import { decodeBinary } from "../client/wire.js";
 
 /** The same draws for the same seed. */
@@ -139,6 +142,41 @@ test("the quickest ping tells the offset", () => {
   assert.deepEqual(offset.estimate(), { rttUs: 500, offsetUs: 1000, offsetErrorUs: 100 });
 });
 
+test("after a clock stood still, or drifted away, no ping of before tells the offset", () => {
+  const offset = new Offset();
+  offset.add(10_000, 11_100, 11_100, 10_200);
+  offset.add(20_000, 21_050, 21_050, 20_100);
+  assert.deepEqual(offset.estimate(), { rttUs: 100, offsetUs: 1000, offsetErrorUs: 50 });
+  // Ours stood still for three seconds, as clocks of pages do while the machine sleeps.
+  offset.add(30_000, 3_031_250, 3_031_250, 30_500);
+  assert.deepEqual(offset.estimate(), { rttUs: 500, offsetUs: 3_001_000, offsetErrorUs: 250 });
+  // What agrees with the newest is kept, as far as it is quicker.
+  offset.add(40_000, 3_041_150, 3_041_150, 40_300);
+  offset.add(50_000, 3_051_500, 3_051_500, 51_000);
+  assert.deepEqual(offset.estimate(), { rttUs: 1000, offsetUs: 3_001_000, offsetErrorUs: 150 });
+});
+
+test("a loop that is always a little behind costs no more for it", async () => {
+  setFlagsFromString("--expose-gc");
+  const gc = runInNewContext("gc");
+  let handle;
+  const registry = { attach: (one) => { handle = one; }, settled: () => new Promise(() => {}), detach: () => true };
+  const loop = new Subscription({ registry, error() {}, conflated() {}, forget() {} }, { channel: "bbo", symbols: "sim:A" })[Symbol.asyncIterator]();
+  const view = { symbol: "sim:A" };
+  const used = () => {
+    gc();
+    return getHeapStatistics().used_heap_size;
+  };
+  handle.onUpdate({ seq: 0 }, view);
+  const before = used();
+  for (let seq = 1; seq <= 500_000; seq += 1) {
+    handle.onUpdate({ seq }, view);
+    assert.equal((await loop.next()).value.seq, seq - 1);
+  }
+  const more = used() - before;
+  assert.ok(more < 2e6, `${more} bytes more after half a million updates`);
+});
+
 test("a rate is of the last second", () => {
   const rate = new Rate();
   const second = 1_000_000;
@@ -171,5 +209,11 @@ test("what cannot be meant is refused with what can", () => {
   for (const url of ["", "http://", "ftp://x", "host:99999", "ws://a b"]) {
     assert.throws(() => connect(url), { name: "TypeError", message: /like "127\.0\.0\.1:8080".* came$/ }, url);
   }
+  const client = connect("127.0.0.1:1");
+  client.on("error", () => {});
+  for (const symbols of [["sim:A", "sim:B"], "sim:*", undefined]) {
+    assert.throws(() => client.book(symbols), { name: "TypeError", message: /^one symbol is expected here/ });
+  }
+  client.close();
   assert.throws(() => connect("host", { encoding: "xml" }), { name: "TypeError", message: /"binary" or "json"; "xml" came/ });
 });

@@ -78,6 +78,28 @@ for (const [name, send, expected] of MALFORMED) {
   });
 }
 
+for (const [name, results] of [["without results", undefined], ["with a result that is none", [null]]]) {
+  test(`an answer ${name}: the connection is given up and made anew`, { timeout: 60_000 }, async (t) => {
+    const { client, connections, errors } = await script(t, (message, connection, count) => {
+      if (message.op !== "subscribe") return;
+      if (count === 1) connection.send({ type: "subscribed", id: message.id, results });
+      else connection.frame(IMAGE);
+    }, {}, () => (connections.length === 1 ? undefined : ACK));
+    const book = client.book("sim:A");
+    await until("another connection serves it", () => book.state === "live");
+    assert.deepEqual(errors.map(({ code }) => code), ["malformed"]);
+    assert.match(errors[0].message, /list of results/);
+  });
+}
+
+test("a greeting that is none is said so", { timeout: 60_000 }, async (t) => {
+  const { address } = await scripted(t, () => {}, undefined, { type: "hello" });
+  const client = connect(address, { encoding: "json" });
+  t.after(() => client.close());
+  const error = await new Promise((resolve) => client.on("error", resolve));
+  assert.deepEqual([error.code, /limits/.test(error.message)], ["malformed", true]);
+});
+
 test("kinds and messages that are not known are passed over", { timeout: 60_000 }, async (t) => {
   const { client, errors } = await script(t, (message, connection) => {
     if (message.op !== "subscribe") return;
@@ -204,6 +226,66 @@ test("a symbol that is none leaves nothing of the others behind", { timeout: 60_
   assert.throws(() => client.trades("sim:A", { keep: 0 }), /keep is a positive integer/);
   await client.instruments();
   assert.deepEqual(connections[0].asked.map(({ op }) => op), ["heartbeat", "instruments", "ping"]);
+});
+
+test("of a loop that was left, nothing is left for another", { timeout: 60_000 }, async (t) => {
+  const { client, connections } = await script(t, (message, connection) => {
+    if (message.op === "subscribe") connection.frame(IMAGE, { t: "delta", v: 3, s: 11, p: 10, b: [["1.5", "5"]], a: [] });
+  });
+  const updates = client.subscribe({ channel: "book", symbols: "sim:A" });
+  for await (const { kind } of updates) {
+    assert.equal(kind, "image");
+    break;
+  }
+  for await (const update of updates) assert.fail(`${update.kind} of before`);
+  await until("it is unsubscribed", () => connections[0].asked.some(({ op }) => op === "unsubscribe"));
+});
+
+test("who joins a view while it is told something is told the whole first, and nothing twice", { timeout: 60_000 }, async (t) => {
+  const trade = (s) => [1, String(s), "1", "buy", String(s)];
+  const trades = (p, s) => ({ t: "trades", v: 3, s, p, x: Array.from({ length: s - p }, (_, index) => trade(p + index + 1)) });
+  const { client } = await script(t, (message, connection) => {
+    if (message.op === "subscribe") connection.frame(trades(10, 12), trades(12, 13), trades(13, 14));
+  }, {}, () => ({ ...ACK, channel: "trades", depth: undefined }));
+  let tape;
+  client.subscribe({ channel: "trades", symbols: "sim:A" }, ({ kind }) => {
+    if (kind === "trades") tape ??= client.trades("sim:A");
+  });
+  await until("the newest is there", () => tape?.trades.at(-1)?.id === "14");
+  assert.deepEqual(tape.trades.map(({ id }) => id), ["11", "12", "13", "14"]);
+});
+
+test("what was granted on a connection that ended within the answer is asked for on the next", { timeout: 60_000 }, async (t) => {
+  const { client, connections } = await script(t, (message, connection) => {
+    if (message.op !== "subscribe") return;
+    for (const symbol of message.symbols) connection.frame({ ...IMAGE, v: symbol === "sim:A" ? 3 : 4 });
+  }, {}, (connection, { symbols }) => symbols.map((symbol) => ({ ...ACK, symbol, view: symbol === "sim:A" ? 3 : 4 })));
+  const [first, second] = [client.book("sim:A"), client.book("sim:B")];
+  first.onChange(() => {
+    if (connections.length === 1) client.cut(0);
+  });
+  await until("both are live", () => first.state === "live" && second.state === "live");
+  assert.deepEqual(connections.map(({ asked }) => asked.find(({ op }) => op === "subscribe").symbols), [["sim:A", "sim:B"], ["sim:A", "sim:B"]]);
+});
+
+test("a pattern that is refused as a whole is refused to everybody who wants it", { timeout: 60_000 }, async (t) => {
+  const isPattern = ({ symbols }) => symbols?.[0] === "sim:*";
+  const { client } = await script(t, (message, connection) => {
+    if (isPattern(message)) connection.send({ type: "error", id: message.id, code: "bad_budget", message: "100 is none" });
+  }, {}, (connection, message) => (isPattern(message) ? undefined : ACK));
+  const terms = { channel: "book", strict: true };
+  const mixed = client.subscribe({ ...terms, symbols: ["sim:A", "sim:*"] }, () => {});
+  assert.deepEqual((await mixed.accepted).map(({ symbol, ok }) => [symbol, ok]), [["sim:A", true], ["sim:*", false]]);
+  await assert.rejects(client.subscribe({ ...terms, symbols: "sim:*" }, () => {}).accepted, { code: "bad_budget" });
+});
+
+test("symbols of many bytes are asked for in messages that the gateway takes", { timeout: 60_000 }, async (t) => {
+  const { client, connections } = await script(t, () => {}, {}, (connection, { symbols }) => symbols.map((symbol, index) => ({ ...ACK, symbol, view: index })));
+  const symbols = Array.from({ length: 300 }, (_, index) => `sim:${"币".repeat(20)}${index}`);
+  const accepted = await client.subscribe({ channel: "book", symbols }, () => {}).accepted;
+  assert.equal(accepted.filter(({ ok }) => ok).length, 300);
+  const sizes = connections[0].asked.map((message) => Buffer.byteLength(JSON.stringify(message)));
+  assert.ok(Math.max(...sizes) <= 16384, `${Math.max(...sizes)} bytes`);
 });
 
 test("what changes often is asked for once", { timeout: 60_000 }, async (t) => {

@@ -1,36 +1,23 @@
-// How the page looks where there is little room: nothing that matters is cut off, nothing jumps, nothing is black.
-// In Chromium against the real gateway, as page.test.js; every wait is for a condition.
+// How the page looks where there is little room, or much: nothing that matters is cut off, nothing jumps, nothing is black,
+// nothing is left empty.
 //
-// Run by .ci/page. TICKFAN_BIN and CHROMIUM as there.
+// Run by .ci/page.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { launch } from "../chromium.js";
-import { Lab } from "../lab.js";
+import { test } from "node:test";
+import { budgetSays } from "../../page/words.js";
 import { until } from "../suite/check.js";
+import { stage } from "./stage.js";
 
 const SYMBOLS = ["sim:BTCUSDT", "sim:DOGEUSDT", "sim:ETHUSDT"];
 
-const lab = new Lab();
-let browser;
-let market;
+const set = stage({ symbols: 9, rate: 200 });
 
-before(async () => {
-  browser = await launch();
-  market = await lab.market({ symbols: 4, rate: 200 });
-});
-
-after(async () => {
-  await browser?.close();
-  await lab.stopAll();
-});
-
-async function open(t, options) {
-  const context = await browser.newContext({ colorScheme: "light", ...options });
-  t.after(() => context.close());
-  const page = await context.newPage();
-  await page.goto(`${market.http}/#show=${SYMBOLS.join(",")}`);
-  await until("all are live", async () => (await page.getByRole("article").evaluateAll((all) => all.filter((one) => one.getAttribute("aria-label").endsWith(", live")).length)) === SYMBOLS.length);
+/** Opens a page with some symbols, all of them live. */
+async function open(t, options, symbols = SYMBOLS) {
+  const { page } = await set.open(t, { colorScheme: "light", hash: `#show=${symbols.join(",")}`, ...options });
+  const areLive = () => page.getByRole("article").evaluateAll((all) => all.filter((one) => one.getAttribute("aria-label").endsWith(", live")).length);
+  await until("all are live", async () => (await areLive()) === symbols.length);
   return page;
 }
 
@@ -49,29 +36,48 @@ test("what is not drawn yet has the colour of the page", { timeout: 60_000 }, as
 test("words that change move nothing that stands below them", { timeout: 60_000 }, async (t) => {
   const page = await open(t, { viewport: { width: 1280, height: 800 } });
   await page.getByText("clock offset +").or(page.getByText("clock offset −")).waitFor();
-  const said = new Set();
-  const places = new Set();
-  const look = async () => {
-    said.add(await page.locator("#budget-says").textContent());
-    places.add(await page.getByRole("heading", { name: "Try it" }).evaluate((heading) => heading.getBoundingClientRect().top));
-  };
-  const steps = Number(await page.locator("#budget").getAttribute("max"));
-  for (let step = 0; step <= steps; step += 1) {
-    await page.locator("#budget").fill(String(step));
-    await look();
-  }
-  assert.ok(said.size > steps, "each budget has words of its own");
-  // As many late updates as there may be, and the widest offset.
-  for (const [id, words] of [["late", "12,345 late (▼)"], ["offset", "clock offset −888.8 ms ± 88.8 ms, from pings"]]) {
-    await page.locator(`#${id}`).evaluate((element, text) => { element.textContent = text; }, words);
-    await look();
-  }
+  // As many late updates as there may be, the widest offset, and a budget that cannot be kept.
+  const widest = { late: "12,345 late (▼)", offset: "clock offset −888.8 ms ± 88.8 ms, from pings", "budget-says": budgetSays(5, true) };
+  // In one go: what the gateway says of itself meanwhile comes after it.
+  const looks = await page.evaluate((others) => {
+    const part = (id) => document.getElementById(id);
+    const look = () => ({ said: part("budget-says").textContent, top: part("try-title").getBoundingClientRect().top });
+    const budgets = Array.from({ length: Number(part("budget").max) + 1 }, (_, step) => {
+      part("budget").value = step;
+      part("budget").dispatchEvent(new Event("input"));
+      return look();
+    });
+    const rest = Object.entries(others).map(([id, words]) => {
+      part(id).textContent = words;
+      return look();
+    });
+    return { budgets, rest };
+  }, widest);
+  assert.equal(new Set(looks.budgets.map(({ said }) => said)).size, looks.budgets.length, "each budget has words of its own");
+  assert.ok(looks.budgets.length > 5, `${looks.budgets.length} budgets`);
+  const places = new Set([...looks.budgets, ...looks.rest].map(({ top }) => top));
   assert.equal(places.size, 1, `${[...places]} px from the top`);
+});
+
+test("up to nine panels fill a wide screen, and none stands alone", { timeout: 120_000 }, async (t) => {
+  const { instruments } = await (await fetch(`${set.market.http}/v1/instruments`)).json();
+  for (const count of [1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+    const page = await open(t, { viewport: { width: 1920, height: 1080 } }, instruments.slice(0, count).map(({ symbol }) => symbol));
+    const { filled, isAbove } = await page.locator("#panels").evaluate((all) => {
+      const gap = parseFloat(getComputedStyle(all).gap);
+      const area = ({ width, height }) => (width + gap) * (height + gap);
+      const panels = [...all.querySelectorAll(".panel")].map((panel) => panel.getBoundingClientRect());
+      return { filled: panels.reduce((sum, panel) => sum + area(panel), 0) / area(all.getBoundingClientRect()), isAbove: panels.every(({ bottom }) => bottom <= innerHeight) };
+    });
+    assert.ok(Math.abs(filled - 1) < 0.01, `${count} panels fill ${filled} of their place`);
+    assert.ok(isAbove, `${count} panels are in sight`);
+    await page.context().close();
+  }
 });
 
 test("on a phone a book that is no good says why, in full", { timeout: 60_000 }, async (t) => {
   const page = await open(t, { viewport: { width: 390, height: 844 }, isMobile: true });
-  await lab.close(market.id);
+  await set.lab.close(set.market.id);
   for (const symbol of SYMBOLS) {
     const state = page.locator(`[data-symbol="${symbol}"] .state`);
     await until(`${symbol} says so`, async () => /^stale · [1-9][0-9]? s · disconnected$/.test(await state.innerText()));

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 
+import { readAddress, writeAddress } from "../../page/address.js";
 import { format, groupsOf, ladder, middle, parse, tickOf } from "../../page/exact.js";
 import { BINS, BIN_MS, COLUMN, Delays } from "../../page/delays.js";
 import { Listing } from "../../page/listing.js";
@@ -157,6 +158,12 @@ test("a cut tells the hole", () => {
   ]);
 });
 
+test("a story names its instrument in full, whatever it is called", () => {
+  const story = new Story("stall", "bitfinex:tBTCF0:USTF0", 0, 5000);
+  story.update("delta", 3, 0, false, 1);
+  assert.match(storySays(story.facts)[1], /^First 1 delta of tBTCF0:USTF0, /);
+});
+
 test("a story without an end ends by itself", () => {
   const story = new Story("cut", "sim:BTCUSDT", 0);
   assert.equal(story.isOver(19_000), false);
@@ -211,4 +218,21 @@ test("the list is asked for less and less often, at random, and soon again when 
   latest.begin();
   assert.ok(!latest.isDue(62_500), "not so soon after");
   assert.deepEqual(waits(new Listing(() => 1), 0, 30_000), [1000, 2000, 4000, 7500, 7500, 7500]);
+});
+
+test("an address is read as it was written, whatever symbols are called", () => {
+  const symbols = ["sim:BTCUSDT", "kraken:BTC/USD", "bitfinex:tBTCF0:USTF0", "x:A,B", "x:A%2CB", "x:A&b=c", "x:A B", "x:A+B", "x:100%", "x:#1", "binance-usdm:币安人生USDT"];
+  assert.deepEqual(readAddress(writeAddress(symbols, 50)), { symbols, budget: "50" });
+  assert.deepEqual(readAddress(writeAddress(symbols)), { symbols, budget: null });
+  assert.equal(writeAddress(["sim:BTCUSDT", "kraken:BTC/USD"], 0), "#show=sim:BTCUSDT,kraken:BTC/USD&budget=0");
+});
+
+test("an address of others is read as far as it names symbols", () => {
+  assert.equal(readAddress(""), undefined);
+  assert.equal(readAddress("#panels"), undefined);
+  const symbolsOf = (text) => readAddress(`#show=${text}`).symbols;
+  assert.deepEqual(symbolsOf("sim%3AA%2Csim%3AB"), ["sim:A", "sim:B"], "written by a program");
+  assert.deepEqual(symbolsOf("sim:A,,sim:A,nonsense,sim:*,sim:,:A,%"), ["sim:A"]);
+  assert.deepEqual(symbolsOf(`sim:${"A".repeat(124)},sim:${"B".repeat(125)}`), [`sim:${"A".repeat(124)}`]);
+  assert.deepEqual(readAddress("#budget=5"), { symbols: [], budget: "5" });
 });
