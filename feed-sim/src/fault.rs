@@ -168,7 +168,7 @@ impl FaultyExchange {
     /// # Errors
     /// When it names a symbol that there is not, or there are too many faults.
     pub fn add(&mut self, fault: Fault, now_ns: u64) -> Result<()> {
-        if self.scheduled.len() == FAULTS_MAX {
+        if self.scheduled.len() + self.prepared.len() >= FAULTS_MAX {
             bail!("{FAULTS_MAX} faults have been scheduled, which is the most; start anew");
         }
         let scheduled = self.schedule(fault, now_ns)?;
@@ -256,12 +256,21 @@ impl FaultyExchange {
     pub fn next_ns(&self) -> u64 {
         let mut next_ns = self.exchange.next_ns();
         for one in &self.scheduled {
-            next_ns = next_ns.min(one.next_ns());
+            next_ns = next_ns.min(self.due_ns(one));
         }
         if self.waiting > 0 {
             next_ns = self.lines.values().map(Line::next_ns).fold(next_ns, u64::min);
         }
         next_ns
+    }
+
+    /// When a fault begins or ends of itself. One of all connections waits until there is one.
+    fn due_ns(&self, one: &Scheduled) -> u64 {
+        let is_of_connections = one.stage == Stage::Waiting && one.fault.kind.is_of_connections();
+        if is_of_connections && self.lines.values().all(Line::is_ended) {
+            return u64::MAX;
+        }
+        one.next_ns()
     }
 
     /// Everything happens that is due by now, in order.
@@ -276,7 +285,7 @@ impl FaultyExchange {
     pub fn step(&mut self) {
         self.now_ns = self.now_ns.max(self.next_ns());
         for place in 0..self.scheduled.len() {
-            if self.scheduled[place].next_ns() <= self.now_ns {
+            if self.due_ns(&self.scheduled[place]) <= self.now_ns {
                 match self.scheduled[place].stage {
                     Stage::Waiting => self.strike(place),
                     Stage::UnderWay { .. } => self.relieve(place),
@@ -326,23 +335,59 @@ impl FaultyExchange {
         }
         let silenced = self.before_answer(connection, text);
         self.exchange.hear(connection, text, self.now_ns);
-        if silenced.is_empty() {
+        if silenced.is_empty() && !self.scheduled.iter().any(|one| self.is_late_image(one)) {
             self.carry(self.now_ns);
         } else {
-            self.witness.look(&self.exchange);
-            let mut reader = self.dialect.reader();
-            for told in self.exchange.take_told() {
-                let spelt = std::str::from_utf8(&told.text).unwrap_or_default();
-                let symbol = reader.read(spelt).and_then(|recorded| recorded.symbol);
-                let is_silenced = symbol.is_some_and(|symbol| {
-                    silenced.iter().any(|place| self.symbols[*place] == *symbol)
-                });
-                if !is_silenced {
-                    self.send(told, self.now_ns);
-                }
-            }
+            self.carry_answer(connection, &silenced);
         }
         self.flush_all();
+    }
+
+    /// The next image on a stream is to be late. Over REST it is that answer which comes late.
+    fn is_late_image(&self, one: &Scheduled) -> bool {
+        let is_late = one.fault.kind == Kind::LateImage && one.awaits(self.now_ns);
+        is_late && !self.dialect.fetches_images()
+    }
+
+    /// What the exchange answers goes on its way, but for symbols of which nothing is to come; images
+    /// may be late.
+    fn carry_answer(&mut self, connection: u64, silenced: &[usize]) {
+        self.witness.look(&self.exchange);
+        let mut reader = self.dialect.reader();
+        for told in self.exchange.take_told() {
+            let spelt = std::str::from_utf8(&told.text).unwrap_or_default();
+            let recorded = reader.read(spelt);
+            let is_image = recorded
+                .as_ref()
+                .and_then(|recorded| recorded.book.as_ref())
+                .is_some_and(|book| book.is_snapshot);
+            let symbol = recorded.and_then(|recorded| recorded.symbol);
+            let symbol = symbol.and_then(|name| self.exchange.symbol(&name));
+            if let Some(symbol) = symbol {
+                if silenced.contains(&symbol) {
+                    continue;
+                }
+                if is_image && told.connection == connection {
+                    self.delay_image(connection, symbol);
+                }
+            }
+            self.send(told, self.now_ns);
+        }
+    }
+
+    /// An image is about to go out on a stream.
+    fn delay_image(&mut self, connection: u64, symbol: usize) {
+        for place in 0..self.scheduled.len() {
+            let one = &self.scheduled[place];
+            if !self.is_late_image(one) || !one.concerns(symbol) {
+                continue;
+            }
+            let until_ns = self.now_ns.saturating_add(one.for_ns());
+            self.scheduled[place].happen(self.now_ns, Some(symbol));
+            if let Some(line) = self.lines.get_mut(&connection) {
+                line.hold_until(until_ns);
+            }
+        }
     }
 
     /// A REST request to a path and query.
@@ -376,7 +421,12 @@ impl FaultyExchange {
                     one.happen(self.now_ns, Some(symbol));
                 }
                 Kind::StaleImage => {
-                    updates = Some(one.fault.updates.unwrap_or(1));
+                    let by = one.fault.updates.unwrap_or(1);
+                    // Older than the stream it can be once the stream has told of so much.
+                    if by > 0 && self.witness.number(symbol, by.unsigned_abs()).is_none() {
+                        continue;
+                    }
+                    updates = Some(by);
                     one.happen(self.now_ns, Some(symbol));
                 }
                 _ => {}
@@ -422,9 +472,7 @@ impl FaultyExchange {
     fn before_answer(&mut self, connection: u64, text: &str) -> Vec<usize> {
         let mut silenced = Vec::new();
         let Some(line) = self.lines.get_mut(&connection) else { return silenced };
-        let is_request = |one: &Scheduled| {
-            matches!(one.fault.kind, Kind::AckSilent | Kind::LateImage) && !one.is_over()
-        };
+        let is_request = |one: &Scheduled| one.fault.kind == Kind::AckSilent && !one.is_over();
         if !self.scheduled.iter().any(is_request) {
             return silenced;
         }
@@ -446,13 +494,6 @@ impl FaultyExchange {
                     (Kind::AckSilent, Stage::UnderWay { .. }) => {
                         line.silence(symbol, true);
                         silenced.push(symbol);
-                    }
-                    // Over REST it is that answer which comes late.
-                    (Kind::LateImage, Stage::Waiting)
-                        if one.awaits(self.now_ns) && !self.dialect.fetches_images() =>
-                    {
-                        one.happen(self.now_ns, Some(symbol));
-                        line.hold_until(self.now_ns + one.for_ns());
                     }
                     _ => {}
                 }

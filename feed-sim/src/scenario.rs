@@ -31,6 +31,12 @@ const BYTES_MAX: usize = 256 << 20;
 /// How far an image may lag behind the stream, or lead it.
 const UPDATES_MAX: i64 = 8;
 
+/// How far the venue's clock may step: a century, so that its times stay times.
+const STEP_MS_MAX: u64 = 3_155_760_000_000;
+
+/// Symbols that an exchange may have.
+const SYMBOLS_MAX: usize = 2_000;
+
 /// A schedule of faults.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -195,6 +201,12 @@ impl Fault {
         if self.bytes.is_some_and(|bytes| bytes > BYTES_MAX) {
             bail!("`bytes` is over {BYTES_MAX}; a frame of that size is giant enough");
         }
+        if self.step_ms.is_some_and(|step_ms| step_ms.unsigned_abs() > STEP_MS_MAX) {
+            bail!("`step_ms` is over {STEP_MS_MAX}, which is a century; an hour does");
+        }
+        if matches!(self.symbol, Some(SymbolName::Place(place)) if place >= SYMBOLS_MAX) {
+            bail!("`symbol` is a place from 0 to {}, or a name", SYMBOLS_MAX - 1);
+        }
         if self.updates.is_some_and(|updates| updates.abs() > UPDATES_MAX || updates == 0) {
             bail!("`updates` must be from -{UPDATES_MAX} to {UPDATES_MAX}, and not 0");
         }
@@ -247,6 +259,8 @@ mod tests {
             ("kind = \"stale-image\"\nupdates = 9\n", "from -8 to 8"),
             ("kind = \"silence\"\nfor_ms = 3600001\n", "shorten it"),
             ("kind = \"giant\"\nbytes = 1000000000\n", "giant enough"),
+            ("kind = \"clock-step\"\nstep_ms = -9223372036854775808\n", "an hour does"),
+            ("kind = \"gap\"\nsymbol = 2000\n", "from 0 to 1999"),
         ] {
             let error = error(&format!("{head}{fault}"));
             assert!(error.contains(says), "{error}");

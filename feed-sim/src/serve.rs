@@ -243,7 +243,7 @@ impl ServedExchange {
 
     /// The true book of a symbol, at a number or as it is.
     fn truth(&self, target: &Target) -> Answer {
-        let name = target.value("symbol").unwrap_or_default().replace("%2F", "/");
+        let name = percent_decoded(target.value("symbol").unwrap_or_default());
         // Binance's own name of it is taken too.
         let Ok(id) = target.value("id").or(target.value("u")).map(str::parse).transpose() else {
             return refuse(400, "id is a whole number");
@@ -313,6 +313,19 @@ impl ServedExchange {
     }
 }
 
+/// A value of a query as it was before a client made it fit for a URL.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let hex = behind.get(..2).filter(|_| *first == b'%');
+        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn refuse(status: u16, reason: &str) -> Answer {
     Answer::error(status, binance::rest_error(-1, reason))
 }
@@ -351,6 +364,8 @@ impl door::Exchange for Door {
         let connection = floor.exchange.connect(&target.path, &target.query, now_ns);
         floor.outboxes.insert(connection, outbox);
         floor.deliver();
+        // A fault may have waited for a connection.
+        self.0.changed.notify_one();
         connection
     }
 

@@ -96,6 +96,35 @@ fn a_connection_is_broken_on_purpose_and_it_is_counted() {
     assert!(body.contains("there is no symbol NOPE"), "{body}");
 }
 
+/// Libraries write colons and slashes of a query as they like.
+#[test]
+fn a_symbol_is_known_however_a_client_makes_it_fit_for_a_url() {
+    for (dialect, names) in [
+        (Dialect::Kraken, ["ETH/USD", "ETH%2FUSD", "ETH%2fUSD"]),
+        (Dialect::Bitfinex, ["tDOGE:USD", "tDOGE%3AUSD", "tDOGE%3aUSD"]),
+    ] {
+        let options = ExchangeOptions::of(dialect, 1, 4, clock::wall_ns());
+        let address =
+            client::background(move |listener| ServedExchange::new(options).serve(listener));
+        for name in names {
+            assert_eq!(http(address, "GET", &format!("/truth?symbol={name}")).0, 200, "{name}");
+        }
+        for wrong in ["%", "%2", "%zz", "%ff"] {
+            assert_eq!(http(address, "GET", &format!("/truth?symbol={wrong}")).0, 404, "{wrong}");
+        }
+    }
+}
+
+#[test]
+fn a_start_at_the_end_of_time_is_refused() {
+    let wrong = Command::new(env!("CARGO_BIN_EXE_feed-sim"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--start-ms", "18446744073709551615"])
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("--start-ms"), "{wrong:?}");
+}
+
 /// A program that waits for the address reads what is there, whenever it looks.
 #[test]
 fn it_says_its_address_in_one_write() {

@@ -17,6 +17,9 @@ use feed_sim::venue::Dialect;
 
 use crate::say;
 
+/// The last moment at which an exchange may begin: times are nanoseconds in 64 bits, and go on from there.
+const START_MS_MAX: u64 = 9_000_000_000_000;
+
 /// Serve a seeded market in the words of any venue, in real time.
 ///
 /// Same options, same bytes, but for the venue's times, which begin with now unless --start-ms says when.
@@ -47,7 +50,7 @@ pub(crate) struct Serve {
     #[arg(long, default_value = "hawkes", value_parser = preset)]
     preset: Preset,
     /// The venue's time at the start, milliseconds since 1970; now if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=START_MS_MAX))]
     start_ms: Option<u64>,
     /// What goes wrong, from the first change of a book that goes out: a name of `feed-sim scenarios` or
     /// a FILE.toml. `GET /faults` tells what has happened, and a POST lets more happen.

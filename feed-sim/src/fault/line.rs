@@ -19,6 +19,10 @@ const GIANT_BYTES: usize = 32 << 20;
 /// Its payload is made of pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Pieces in which a message drips: they may all be due at once, and are not to be more than may wait for
+/// a connection.
+const DRIPS_MAX: usize = 512;
+
 /// What is done to a connection's socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
@@ -158,10 +162,12 @@ impl Line {
             Kind::Fragmented => self.fragment(&text, at_ns),
             Kind::Drip => {
                 let bytes = Bytes::from(frame(Opcode::Text, true, &text));
-                let pause_ns = for_ns / bytes.len() as u64;
+                let drip = bytes.len().div_ceil(DRIPS_MAX);
+                let pause_ns = for_ns / bytes.len().div_ceil(drip) as u64;
                 let mut at_ns = at_ns.max(self.free_ns);
-                for place in 0..bytes.len() {
-                    self.push(at_ns, Act::Raw(bytes.slice(place..=place)));
+                for place in (0..bytes.len()).step_by(drip) {
+                    let end = bytes.len().min(place + drip);
+                    self.push(at_ns, Act::Raw(bytes.slice(place..end)));
                     at_ns += pause_ns;
                 }
             }

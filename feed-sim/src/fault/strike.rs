@@ -64,7 +64,7 @@ impl FaultyExchange {
             }
             Kind::Maintenance => self.exchange.announce_maintenance(true),
             Kind::CloseNotice => {
-                self.closing = self.lines.keys().copied().collect();
+                self.closing = self.open_lines();
                 self.exchange.announce_close()
             }
             Kind::ClockStep => {
@@ -72,8 +72,7 @@ impl FaultyExchange {
                 true
             }
             Kind::CutAll => {
-                let all: Vec<u64> = self.lines.keys().copied().collect();
-                self.end(&all, |line, now_ns| line.cut(now_ns));
+                self.end(&self.open_lines(), |line, now_ns| line.cut(now_ns));
                 true
             }
             _ => false,
@@ -127,6 +126,12 @@ impl FaultyExchange {
             }
             _ => {}
         }
+    }
+
+    /// The connections that have not ended.
+    fn open_lines(&self) -> Vec<u64> {
+        let open = self.lines.iter().filter(|(_, line)| !line.is_ended());
+        open.map(|(connection, _)| *connection).collect()
     }
 
     /// Ends connections.

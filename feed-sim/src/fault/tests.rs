@@ -369,3 +369,122 @@ fn a_report_says_what_happened_when_and_what_cannot() {
     let unknown = Fault::from_json(r#"{"kind":"gap","symbol":2}"#).unwrap();
     assert!(client.exchange.add(unknown, client.now_ns).is_err());
 }
+
+#[test]
+fn what_ends_connections_waits_for_one() {
+    for kind in ["cut-all", "close-notice", "maintenance"] {
+        let dialect = if kind == "close-notice" { Dialect::Okx } else { Dialect::Kraken };
+        let mut exchange = FaultyExchange::new(options(dialect));
+        let fault = Fault::from_json(&format!(r#"{{"kind":"{kind}"}}"#)).unwrap();
+        exchange.add(fault, START_NS).unwrap();
+        exchange.advance(START_NS + SECOND_NS);
+        assert_eq!(exchange.outcomes().next().unwrap().1, 0, "{kind}: there was none");
+        let connection = exchange.connect("/", "", START_NS + SECOND_NS);
+        exchange.advance(START_NS + 3 * SECOND_NS);
+        assert_eq!(exchange.outcomes().next().unwrap().1, 1, "{kind}");
+        assert!(exchange.is_over(), "{kind}");
+        let told: Vec<Sent> = exchange.take_sent();
+        assert!(!told.is_empty(), "{kind}");
+        assert!(told.iter().all(|sent| sent.connection == connection), "{kind}");
+    }
+}
+
+#[test]
+fn what_has_been_cut_is_not_cut_again() {
+    let mut exchange = FaultyExchange::new(options(Dialect::Okx));
+    exchange.connect("/", "", START_NS);
+    for _ in 0..2 {
+        let fault = Fault::from_json(r#"{"kind":"cut-all"}"#).unwrap();
+        exchange.add(fault, START_NS).unwrap();
+    }
+    exchange.advance(START_NS + SECOND_NS);
+    let happened: Vec<u64> = exchange.outcomes().map(|(_, happened, _)| happened).collect();
+    assert_eq!(happened, [1, 0]);
+}
+
+#[test]
+fn an_image_is_stale_only_once_the_stream_has_told_of_enough() {
+    let mut client = Client {
+        exchange: FaultyExchange::new(options(Dialect::BinanceSpot)),
+        now_ns: START_NS,
+        connection: None,
+        all: Vec::new(),
+    };
+    let fault = Fault::from_json(r#"{"kind":"stale-image","updates":2}"#).unwrap();
+    client.exchange.add(fault, START_NS).unwrap();
+    let id =
+        |body: &str| serde_json::from_str::<Value>(body).unwrap()["lastUpdateId"].as_u64().unwrap();
+    let newest = client.exchange.exchange().newest_id(0);
+    assert_eq!(id(&client.fetch().reply.body), newest);
+    assert_eq!(client.exchange.outcomes().next().unwrap().1, 0, "nothing older was told");
+    client.run(SECOND_NS / 2);
+    let newest = client.exchange.exchange().newest_id(0);
+    assert!(id(&client.fetch().reply.body) < newest);
+    assert_eq!(client.exchange.outcomes().next().unwrap().1, 1);
+}
+
+#[test]
+fn an_image_on_a_stream_is_late_and_nothing_is_that_is_none() {
+    let mut exchange = FaultyExchange::new(options(Dialect::Okx));
+    let fault = Fault::from_json(r#"{"kind":"late-image","for_ms":500}"#).unwrap();
+    exchange.add(fault, START_NS).unwrap();
+    let connection = exchange.connect("/", "", START_NS);
+    let symbol = exchange.symbols[0].clone();
+    let subscribe = |channel: &str, symbol: &str| {
+        format!(r#"{{"op":"subscribe","args":[{{"channel":"{channel}","instId":"{symbol}"}}]}}"#)
+    };
+    let texts = |exchange: &mut FaultyExchange| -> Vec<String> {
+        let acts = exchange.take_sent().into_iter().map(|sent| sent.act);
+        let text = |act| match act {
+            Act::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
+            _ => None,
+        };
+        acts.filter_map(text).collect()
+    };
+    // Trades have no image, and what there is not has none either.
+    exchange.hear(connection, &subscribe("trades", &symbol), START_NS);
+    exchange.hear(connection, &subscribe("books", &format!("{symbol}-SWAP")), START_NS);
+    assert_eq!(texts(&mut exchange).len(), 2);
+    assert_eq!(exchange.outcomes().next().unwrap().1, 0);
+    exchange.hear(connection, &subscribe("books", &symbol), START_NS);
+    let told = texts(&mut exchange);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(r#""event":"subscribe""#), "{told:?}");
+    assert_eq!(exchange.outcomes().next().unwrap().1, 1);
+    exchange.advance(START_NS + SECOND_NS / 2 - 1);
+    assert_eq!(texts(&mut exchange), Vec::<String>::new());
+    exchange.advance(START_NS + SECOND_NS / 2);
+    assert!(texts(&mut exchange)[0].contains(r#""action":"snapshot""#));
+}
+
+#[test]
+fn a_long_message_drips_to_its_end() {
+    let fault = Fault::from_json(r#"{"kind":"drip","for_ms":0}"#).unwrap();
+    for length in [1, 100, 1_000, 100_000] {
+        let (mut line, text) = (Line::default(), Bytes::from(vec![b'x'; length]));
+        line.suffer(&fault, 0, text.clone(), 0, 0);
+        let acts: Vec<Act> = std::iter::from_fn(|| line.take_due(u64::MAX)).collect();
+        assert!(acts.len() <= 512, "{length}: {} pieces may all be due at once", acts.len());
+        assert!(acts.len() > length.min(200), "{length}: {} pieces", acts.len());
+        assert!(raw(&acts).ends_with(&text), "{length}");
+        assert!(!line.is_ended(), "{length}");
+    }
+}
+
+#[test]
+fn there_are_only_so_many_faults_however_they_came() {
+    let mut exchange = FaultyExchange::new(options(Dialect::Okx));
+    exchange.prepare(&Scenario::load("storm").unwrap()).unwrap();
+    let add = |exchange: &mut FaultyExchange| {
+        exchange.add(Fault::from_json(r#"{"kind":"keep-alive"}"#).unwrap(), START_NS)
+    };
+    let added = std::iter::repeat_with(|| add(&mut exchange)).take(FAULTS_MAX).flatten().count();
+    assert!(added < FAULTS_MAX, "those of the scenario count");
+    let connection = exchange.connect("/", "", START_NS);
+    for text in subscribe(Dialect::Okx, &exchange.symbols.clone()) {
+        exchange.hear(connection, &text, START_NS);
+    }
+    exchange.advance(START_NS + SECOND_NS);
+    assert!(exchange.prepared.is_empty(), "the scenario has begun");
+    assert!(add(&mut exchange).is_err());
+}

@@ -93,9 +93,10 @@ impl Witness {
         told.push_back(id);
     }
 
-    /// The number that the stream of a symbol told so many updates ago, or as long ago as is known.
+    /// The number that the stream of a symbol told so many updates ago; `None` when it has not told of
+    /// so many.
     pub(super) fn number(&self, symbol: usize, behind: u64) -> Option<u64> {
         let told = &self.told[symbol];
-        told.get(told.len().saturating_sub(1 + behind as usize)).copied()
+        told.get(told.len().checked_sub(1 + behind as usize)?).copied()
     }
 }

@@ -36,7 +36,7 @@ pub enum Kind {
     Giant,
     /// A message comes in several frames, with a ping between them.
     Fragmented,
-    /// A message comes byte by byte.
+    /// A message comes byte by byte; a long one in hundreds of pieces.
     Drip,
     /// A message is no UTF-8.
     BadUtf8,
@@ -222,6 +222,11 @@ impl Kind {
             self,
             Self::StaleImage | Self::LateImage | Self::AckSilent | Self::RateLimit | Self::Ban
         )
+    }
+
+    /// It happens to all connections, of which there must be one.
+    pub const fn is_of_connections(self) -> bool {
+        matches!(self, Self::CutAll | Self::CloseNotice | Self::Maintenance)
     }
 
     /// It happens to one symbol, or to each; the others to a whole connection or to all.

@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from tickfan.testing import FeedSim, Gateway, Simulator
+from tickfan.testing import PATIENCE_S, FeedSim, Gateway, Simulator
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LINES = 5
@@ -24,9 +25,13 @@ def run(name: str, url: str, arguments: Sequence[str] = (), *, lines: int = LINE
         env={**os.environ, "TICKFAN_URL": url},
     ) as process:
         assert process.stdout is not None
+        # One that says nothing more fails, and does not wait for ever.
+        patience = threading.Timer(2 * PATIENCE_S, process.kill)
+        patience.start()
         said = [line.rstrip() for _, line in zip(range(lines), process.stdout, strict=False)]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate()
+        patience.cancel()
     return said
 
 

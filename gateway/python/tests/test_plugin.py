@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+
+from tickfan import testing
 
 pytest_plugins = ["pytester"]
 
@@ -31,3 +38,41 @@ def test_without_binaries_it_says_what_to_do(
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*cargo build --release*TICKFAN_BIN*"])
+
+
+def test_what_does_not_begin_as_it_should_leaves_no_process_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start = subprocess.Popen
+    started: list[Any] = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    def never(gateway: testing.Gateway) -> None:
+        raise AssertionError("waited in vain")
+
+    monkeypatch.setattr("tickfan.testing.subprocess.Popen", noted)
+    monkeypatch.setattr("tickfan.testing.Gateway.wait_ready", never)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(AssertionError, match="in vain"):
+        testing.FeedSim()
+    assert [process.poll() is not None for process in started] == [True, True]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_waited_for_is_looked_at_once_more_when_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+
+    def look() -> bool:
+        # Meanwhile the machine stands still for an hour.
+        nonlocal now_s
+        is_so, now_s = now_s > 0, 3_600.0
+        return is_so
+
+    clock = SimpleNamespace(monotonic=lambda: now_s, sleep=lambda _: None)
+    monkeypatch.setattr(testing, "time", clock)
+    assert testing.wait_until("it is so", look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from decimal import Decimal
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from test_view import IMAGE, Scene, delta, state, trades
-from tickfan import Client, Recorder, TickfanError
-from tickfan.testing import FeedSim
+from tickfan import AsyncClient, Client, Recorder, TickfanError
+from tickfan.testing import FeedSim, wait_until
+from waiting import until
+
+BTC = "sim:BTCUSDT"
 
 
 def recorded(*updates: str, channel: str, path: Path | None) -> Recorder:
@@ -94,3 +98,35 @@ def test_a_stream_is_recorded_in_the_background(market: FeedSim, tmp_path: Path)
         # Closing ended the stream as well.
         assert client.stats().queued == 0
     assert {row["kind"] for row in recorder.to_arrow().to_pylist()} == {"trade"}
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_recording_that_could_not_go_on_says_so_when_it_is_closed(
+    market: FeedSim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bool
+) -> None:
+    monkeypatch.setattr("tickfan._record.GROUP_ROWS", 10)
+    full = "no space left on device"
+
+    def write_table(writer: object, table: object, *rest: object) -> None:
+        raise OSError(full)
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", write_table)
+    path = tmp_path / "bbo.parquet"
+    failure = f"after 10 rows: {full}"
+    if plain:
+        with Client(market.url) as client:
+            with (
+                pytest.raises(TickfanError, match=failure),
+                client.record(path, "bbo", BTC, budget_ms=0) as recorder,
+            ):
+                wait_until("it has failed", lambda: recorder.rows >= 10 and not recorder._pending)
+            wait_until("nothing is subscribed", lambda: not client._client._registry.views)
+        return
+
+    async def run() -> None:
+        async with AsyncClient(market.url) as client:
+            recorder = client.record(path, "bbo", BTC, budget_ms=0)
+            await until("it has failed", lambda: recorder.rows >= 10 and not recorder._pending)
+
+    with pytest.raises(TickfanError, match=failure):
+        asyncio.run(run())

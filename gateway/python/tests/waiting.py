@@ -14,6 +14,10 @@ async def until(
 ) -> None:
     """Waits, without holding up the client."""
     until_s = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < until_s, f"waited in vain until {what}"
+    while True:
+        # Looked at before the condition: a machine that stood still has it looked at once more.
+        is_over = time.monotonic() > until_s
+        if condition():
+            return
+        assert not is_over, f"waited in vain until {what}"
         await asyncio.sleep(0.01)

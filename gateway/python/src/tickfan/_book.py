@@ -7,6 +7,8 @@ as a whole. It must never hold a level while the channel is known to be wrong.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 import time
 from bisect import bisect_left, insort
@@ -33,7 +35,9 @@ from ._updates import (
     State,
     numpy,
 )
-from .errors import ProtocolError
+from .errors import ProtocolError, TickfanError
+
+_log = logging.getLogger("tickfan")
 
 
 class BookSnapshot(msgspec.Struct, frozen=True):
@@ -112,6 +116,7 @@ class Book:
         self._listeners: list[Callable[[], None]] = []
         self._ended: BaseException | None = None
         self._is_closed = False
+        self._process = os.getpid()
 
     # What users read.
 
@@ -124,7 +129,7 @@ class Book:
     @property
     def why(self) -> str:
         """The reason of the state, in a word; may be empty."""
-        return self._why
+        return "forked" if self._is_of_another_process() else self._why
 
     @property
     def is_live(self) -> bool:
@@ -252,7 +257,7 @@ class Book:
             return BookSnapshot(
                 self.symbol,
                 self._shown_state(),
-                self._why,
+                self.why,
                 self._seq,
                 self._epoch,
                 self._venue_seq,
@@ -321,7 +326,11 @@ class Book:
     def notify(self) -> None:
         """Tells the listeners."""
         for listener in tuple(self._listeners):
-            listener()
+            try:
+                listener()
+            except Exception:
+                # Not the connection's fault, nor of anybody else who reads it.
+                _log.exception("a listener of %s raised", self.symbol)
 
     def end(self, error: BaseException | None) -> None:
         """Nothing will come any more."""
@@ -330,6 +339,10 @@ class Book:
 
     def has_ended(self) -> bool:
         """Nothing will come any more; raises when that is an error."""
+        if self._is_of_another_process():
+            raise TickfanError(
+                f"{self.symbol} is kept in sync in the parent of this process; make a client here"
+            )
         if self._ended is not None:
             raise self._ended
         return self._is_closed
@@ -359,7 +372,13 @@ class Book:
         ]
         return told[0], told[1], None, None
 
+    def _is_of_another_process(self) -> bool:
+        """This process was forked, and what keeps it in sync stayed behind."""
+        return self._process != os.getpid()
+
     def _shown_state(self) -> State:
+        if self._is_of_another_process():
+            return State.DISCONNECTED
         # A channel that is said to be live while nothing is held is waiting for its image.
         if self._seq is None and self._state.has_whole and self._state is not State.DISCONNECTED:
             return State.SYNCING

@@ -112,6 +112,7 @@ class AsyncClient:
         )
         self._connection = Connection(terms, self._registry, self._instruments.clear)
         self._callbacks: list[asyncio.Task[None]] = []
+        self._is_closed = False
         self._recorders: list[Recorder] = []
         self._conflated = self._lost_trades = 0
 
@@ -123,12 +124,18 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends every subscription and the connection."""
+        self._is_closed = True
         for task in self._callbacks:
-            task.cancel()
+            # A callback may close its own client.
+            if task is not asyncio.current_task():
+                task.cancel()
         self._connection.end(None)
-        for recorder in self._recorders:
-            recorder.close()
-        await self._connection.close()
+        try:
+            await self._connection.close()
+        finally:
+            with contextlib.ExitStack() as ending:
+                for recorder in self._recorders:
+                    ending.callback(recorder.close)
 
     async def __aenter__(self) -> AsyncClient:
         try:
@@ -218,17 +225,22 @@ class AsyncClient:
         subscription = self.subscribe(channel, symbols, **options)
 
         async def call() -> None:
-            async for update in subscription:
-                try:
-                    result = callback(update)
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception as error:
-                    if on_error is None:
-                        raise
-                    handled = on_error(error, update)
-                    if inspect.isawaitable(handled):
-                        await handled
+            try:
+                async for update in subscription:
+                    try:
+                        result = callback(update)
+                        if inspect.isawaitable(result):
+                            await result
+                    except Exception as error:
+                        if on_error is None:
+                            raise
+                        handled = on_error(error, update)
+                        if inspect.isawaitable(handled):
+                            await handled
+            except asyncio.CancelledError:
+                # That the client was closed is no error of who waits in `run`.
+                if not self._is_closed:
+                    raise
 
         self._callbacks.append(asyncio.get_running_loop().create_task(call()))
         return subscription
@@ -309,6 +321,9 @@ class AsyncClient:
             name if _symbols.venue_of(name) else await self._canonical(name)
             for name in interest.symbols
         ]
+        if interest.is_closed:
+            # Whoever wanted it had enough before it began.
+            return
         if interest.queue is not None:
             self._connection.mind(interest.queue)
         if interest not in self._registry.interests:

@@ -73,6 +73,7 @@ class Connection:
         self._is_over = False
         """It was closed, or ended for good. Cancelling alone may get lost in a wait with a timeout,
         before Python 3.12."""
+        self._is_closed = False
         self._rng = random.Random()
 
     # What the client calls.
@@ -84,17 +85,25 @@ class Connection:
 
     async def connect(self) -> None:
         """Connects, if that was not begun; raises when the first attempt fails."""
+        if isinstance(self._ended, ConnectError) and not self._is_closed:
+            # Nobody was there the last time that somebody called. Who calls again tries again.
+            self._runner, self._ended, self._is_over = None, None, False
+            self._up = asyncio.Event()
         if self._runner is None:
             self._loop = asyncio.get_running_loop()
             self._runner = asyncio.create_task(self._run(), name="tickfan")
+        runner = self._runner
         waiting = asyncio.create_task(self._up.wait())
         try:
-            await asyncio.wait({waiting, self._runner}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting, runner}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        if runner is not self._runner:
+            # It failed, and somebody else tries again already.
+            return await self.connect()
         if self._ended is not None:
             raise self._ended
-        if self._runner.done() and not self.is_up:
+        if runner.done() and not self.is_up:
             raise TickfanError("the client is closed")
 
     def end(self, error: BaseException | None) -> None:
@@ -106,6 +115,7 @@ class Connection:
 
     async def close(self) -> None:
         """Says so to the gateway, and waits for the end."""
+        self._is_closed = True
         if self.transport is not None:
             with contextlib.suppress(Exception):
                 await self.transport.close()

@@ -8,6 +8,7 @@ drops a hole, or the last state of a channel.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
@@ -43,6 +44,9 @@ class Queue:
         self.error: BaseException | None = None
         self.wake: Callable[[], None] | None = None
         """Called when something came; set by a reader that waits."""
+        self._taking = threading.Lock()
+        """Conflating takes everything out and puts back what is left. A reader on a thread of its
+        own would find nothing in between, or the rest before what is put back."""
         self.stop: Callable[[], None] = _nothing
         self.resume: Callable[[], None] = _nothing
         """Called when there is no room, and when there is again; set by the client."""
@@ -67,17 +71,20 @@ class Queue:
         items.append(event)
         if len(items) >= self.limit:
             self._fill()
-        if self.wake is not None:
-            self.wake()
+        self._wake()
+
+    def take(self) -> Event | None:
+        """The first that waits; for a reader on a thread of its own."""
+        with self._taking:
+            taken = self.items.popleft() if self.items else None
+        if self.is_blocking:
+            self.taken()
+        return taken
 
     def take_all(self) -> list[Event]:
         """Everything that waits; for the reader."""
-        items, taken = self.items, []
-        for _ in range(len(items)):
-            try:
-                taken.append(items.popleft())
-            except IndexError:
-                break
+        with self._taking:
+            taken = [self.items.popleft() for _ in range(len(self.items))]
         if self.is_blocking:
             self.taken()
         return taken
@@ -92,11 +99,16 @@ class Queue:
         """Nothing will come any more."""
         if not self.is_ended:
             self.is_ended, self.error = True, error
-        if self.wake is not None:
-            self.wake()
+        self._wake()
         if self.is_blocking:
             self.is_blocking = False
             self.resume()
+
+    def _wake(self) -> None:
+        # Looked at once: its reader's thread may take it away meanwhile.
+        wake = self.wake
+        if wake is not None:
+            wake()
 
     def _fill(self) -> None:
         if self.on_full == "conflate":
@@ -108,16 +120,11 @@ class Queue:
             self.taken()
 
     def _conflate(self) -> None:
-        taken: list[Event] = []
-        # One by one, because the reader may take some meanwhile.
-        while self.items:
-            try:
-                taken.append(self.items.popleft())
-            except IndexError:
-                break
-        kept = self._newest(taken)
-        kept = self._fewer_trades(kept, self.limit // 4)
-        self.items.extend(kept)
+        with self._taking:
+            kept = self._newest(list(self.items))
+            kept = self._fewer_trades(kept, self.limit // 4)
+            self.items.clear()
+            self.items.extend(kept)
 
     def _newest(self, events: list[Event]) -> list[Event]:
         """Of each view the last state, the last best price, one hole, and no change of a book of

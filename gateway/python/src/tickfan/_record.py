@@ -7,6 +7,7 @@ exact in the file; holes and changes of state are rows too: who replays it must 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,8 @@ class Recorder(Closing):
         self._writer: Any = None
         self._lock = threading.Lock()
         self._is_closed = False
+        self._failure: Exception | None = None
+        """What ended it in the background, where nobody else would hear of it."""
         self._on_close: list[Callable[[], None]] = []
 
     def write(self, update: Event) -> None:
@@ -82,17 +85,31 @@ class Recorder(Closing):
             if len(self._pending) >= GROUP_ROWS:
                 self._flush()
 
+    def write_in_background(self, update: Event) -> None:
+        """The same; what it raises is raised again by `close`."""
+        try:
+            self.write(update)
+        except Exception as error:
+            self._failure = error
+            raise
+
     def close(self) -> None:
-        """Writes what is left. The file is whole only then."""
+        """Writes what is left. The file is whole only then. Raises when updates that came could not
+        be recorded."""
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._flush()
-            if self._writer is not None:
-                self._writer.close()
-        for call in self._on_close:
-            call()
+        with contextlib.ExitStack() as ending:
+            for call in self._on_close:
+                ending.callback(call)
+            with self._lock, contextlib.ExitStack() as whole:
+                whole.callback(self._end_file)
+                self._flush()
+        if self._failure is not None:
+            raise TickfanError(
+                f"the recording ended before it was closed, after {self.rows} rows: {self._failure}"
+            ) from self._failure
 
     def on_close(self, call: Callable[[], None]) -> None:
         """Calls when it was closed."""
@@ -140,6 +157,10 @@ class Recorder(Closing):
                 floats = table.column(index).cast(arrow.string()).cast(arrow.float64())
                 table = table.set_column(index, field.name, floats)
         return table
+
+    def _end_file(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
     def _flush(self) -> None:
         if not self._pending and (self.path is None or self._writer is not None):
@@ -190,7 +211,7 @@ def begin(
 ) -> Recorder:
     """A recorder of the stream that calls it back; closing it ends the stream."""
     recorder = Recorder(path, channel=channel)
-    recorder.on_close(on(recorder.write).close)
+    recorder.on_close(on(recorder.write_in_background).close)
     return recorder
 
 

@@ -7,6 +7,8 @@ adds nothing to the asyncio client but the way over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -38,8 +40,15 @@ class Client(Closing):
         self._client = AsyncClient(url, **options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+        self._starting = threading.Lock()
+        """Threads may share a client from its first call on."""
         self._callbacks: list[threading.Thread] = []
         self._recorders: list[Recorder] = []
+        self._one_ended = threading.Condition()
+        """Of the callbacks."""
+        self._running = 0
+        """Callbacks that have not ended."""
         self._error: BaseException | None = None
 
     @property
@@ -54,17 +63,18 @@ class Client(Closing):
     def close(self) -> None:
         """Ends every subscription and the connection."""
         loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        if loop is None or thread is None or self._process != os.getpid():
             return
         self._call(self._client.close())
         self._loop = None
-        for callback in self._callbacks:
-            if callback is not threading.current_thread():
-                callback.join()
-        for recorder in self._recorders:
-            recorder.close()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        with contextlib.ExitStack() as ending:
+            ending.callback(thread.join)
+            ending.callback(loop.call_soon_threadsafe, loop.stop)
+            for recorder in self._recorders:
+                ending.callback(recorder.close)
+            for callback in self._callbacks:
+                if callback is not threading.current_thread():
+                    callback.join()
 
     def __enter__(self) -> Self:
         try:
@@ -113,6 +123,7 @@ class Client(Closing):
         subscription.open()
 
         def call() -> None:
+            ended: BaseException | None = None
             try:
                 for update in subscription:
                     try:
@@ -122,19 +133,25 @@ class Client(Closing):
                             raise
                         on_error(error, update)
             except BaseException as error:
-                self._error = self._error or error
+                ended = error
+            with self._one_ended:
+                self._running -= 1
+                self._error = self._error or ended
+                self._one_ended.notify_all()
 
         thread = threading.Thread(target=call, name=f"tickfan-{channel}", daemon=True)
         self._callbacks.append(thread)
+        with self._one_ended:
+            self._running += 1
         thread.start()
         return subscription
 
     def run(self) -> None:
-        """Until all callbacks have ended; raises the first error that no handler took."""
-        for thread in self._callbacks:
-            thread.join()
-        if self._error is not None:
+        """Until all callbacks have ended; raises the first error that no handler took, at once."""
+        with self._one_ended:
+            self._one_ended.wait_for(lambda: self._error is not None or not self._running)
             error, self._error = self._error, None
+        if error is not None:
             raise error
 
     def record(
@@ -162,16 +179,35 @@ class Client(Closing):
         return self._call(stats())
 
     def _call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop is None and self._thread is not None:
+        try:
+            loop = self._running_loop()
+        except TickfanError:
             coroutine.close()
-            raise TickfanError("the client is closed")
-        loop = self._loop or self._start()
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise TickfanError("the plain client cannot be called from its own thread")
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+            raise
+        called = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return called.result()
+        except BaseException:
+            # Who was interrupted (Ctrl-C) wants nothing of it any more.
+            called.cancel()
+            raise
 
-    def _start(self) -> asyncio.AbstractEventLoop:
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._process != os.getpid():
+            raise TickfanError(
+                "the client was made before this process was forked, and works in its parent only; "
+                "make one in each process"
+            )
+        with self._starting:
+            if self._thread is None:
+                self._start()
+        if self._loop is None:
+            raise TickfanError("the client is closed")
+        if threading.current_thread() is self._thread:
+            raise TickfanError("the plain client cannot be called from its own thread")
+        return self._loop
+
+    def _start(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
 
         def run() -> None:
@@ -182,7 +218,6 @@ class Client(Closing):
 
         self._thread = threading.Thread(target=run, name="tickfan", daemon=True)
         self._thread.start()
-        return loop
 
 
 class SyncSubscription:
@@ -206,16 +241,13 @@ class SyncSubscription:
 
     def __iter__(self) -> Iterator[Event]:
         queue = self._subscription.queue
-        items = queue.items
         came = threading.Event()
         try:
             self.open()
             while True:
-                while items:
-                    yield items.popleft()
-                    if queue.is_blocking:
-                        queue.taken()
-                if queue.is_ended and not items:
+                while (update := queue.take()) is not None:
+                    yield update
+                if queue.is_ended and not queue.items:
                     break
                 _wait(queue, came)
         finally:

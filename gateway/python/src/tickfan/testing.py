@@ -9,6 +9,7 @@ names; where it names none, in PATH.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,12 +59,24 @@ def wait_until(what: str, condition: Callable[[], _T], patience_s: float = PATIE
     """Waits for a condition, and returns it."""
     until_s = time.monotonic() + patience_s
     while True:
+        # Looked at before the condition: a machine that stood still has it looked at once more.
+        is_over = time.monotonic() > until_s
         result = condition()
         if result:
             return result
-        if time.monotonic() > until_s:
+        if is_over:
             raise AssertionError(f"waited in vain until {what}")
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def _or_else(end: Callable[[], None]) -> Iterator[None]:
+    """Ends what did not begin as it should: nothing outlives who started it."""
+    try:
+        yield
+    except BaseException:
+        end()
+        raise
 
 
 class Process:
@@ -154,12 +167,12 @@ class Simulator(Closing):
             rest += [] if drop_line is None else ["--drop-line", str(drop_line)]
             self._process = Process("feed-sim", ["replay", str(recording), *listen, *rest])
             self.venue = ""
-        said = self._process.expect(rf"on ws://{_ADDRESS}")
-        self.address: str = said[1]
+        self.address = ""
         """Where it listens, for HTTP and WebSocket."""
-        if recording is not None:
-            named = self._process.expect(r"\(\d+ lines, ([a-z0-9-]+)\)")
-            self.venue = named[1]
+        with _or_else(self.close):
+            self.address = self._process.expect(rf"on ws://{_ADDRESS}")[1]
+            if recording is not None:
+                self.venue = self._process.expect(r"\(\d+ lines, ([a-z0-9-]+)\)")[1]
 
     def feed(self, symbols: Sequence[str] = ("*",), **options: object) -> str:
         """The `[[feed]]` of a gateway that takes it."""
@@ -197,9 +210,11 @@ class Gateway(Closing):
         self.process: Process
         self.address = self.admin = "127.0.0.1:0"
         """Where it serves clients, and operators."""
-        self.start()
+        with _or_else(self._folder.cleanup):
+            self.start()
         if ready:
-            self.wait_ready()
+            with _or_else(self.close):
+                self.wait_ready()
 
     @property
     def url(self) -> str:
@@ -212,7 +227,8 @@ class Gateway(Closing):
         head = f'listen = "{self.address}"\nadmin = "{self.admin}"\nshards = 1\n{self._options}\n'
         path.write_text(head + "\n".join(self._feeds))
         self.process = Process("tickfan", ["--config", str(path)])
-        said = self.process.expect(rf"clients={_ADDRESS} operators={_ADDRESS}")
+        with _or_else(self.process.kill):
+            said = self.process.expect(rf"clients={_ADDRESS} operators={_ADDRESS}")
         self.address, self.admin = said[1], said[2]
 
     def wait_ready(self) -> None:
