@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -243,7 +244,8 @@ impl ServedExchange {
 
     /// The true book of a symbol, at a number or as it is.
     fn truth(&self, target: &Target) -> Answer {
-        let name = percent_decoded(target.value("symbol").unwrap_or_default());
+        let name =
+            percent_decode_str(target.value("symbol").unwrap_or_default()).decode_utf8_lossy();
         // Binance's own name of it is taken too.
         let Ok(id) = target.value("id").or(target.value("u")).map(str::parse).transpose() else {
             return refuse(400, "id is a whole number");
@@ -311,19 +313,6 @@ impl ServedExchange {
         }
         Answer::ok(self.with(|exchange, _| exchange.report()).to_string())
     }
-}
-
-/// A value of a query as it was before a client made it fit for a URL.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let hex = behind.get(..2).filter(|_| *first == b'%');
-        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &behind[2..] } else { behind };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn refuse(status: u16, reason: &str) -> Answer {
