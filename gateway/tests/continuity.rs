@@ -58,6 +58,10 @@ impl Scene {
         (status.state, status.why, status.epoch)
     }
 
+    fn best_bid(&self) -> Option<i64> {
+        self.snapshot().bbo.bid.map(|level| level.px.0)
+    }
+
     fn bids(&self) -> Vec<(i64, i64)> {
         self.snapshot().book.book.bids.iter().map(|level| (level.px.0, level.qty.0)).collect()
     }
@@ -142,6 +146,7 @@ fn at_bybit_an_image_may_come_at_any_time_and_after_a_restart_its_number_is_one(
         scene.say(&bybit(kind, r#"["20","1"]"#, 1));
         scene.say(&bybit("delta", r#"["19","1"]"#, 2));
         assert_eq!(scene.bids(), [(20, 1), (19, 1)], "{kind}");
+        assert_eq!(scene.best_bid(), Some(20), "{kind}");
     }
     assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
     assert_eq!(scene.asked(), [""; 0]);

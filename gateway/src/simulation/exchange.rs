@@ -227,7 +227,7 @@ impl World {
             rest_wake_ns: Nanos::MAX,
             next_wake_ns: Nanos::MAX,
             entries,
-            oracle: (0..SYMBOLS).map(|_| SymbolOracle::default()).collect(),
+            oracle: (0..SYMBOLS).map(|_| SymbolOracle::new(dialect.fetches_images())).collect(),
             line: None,
             dial_ns: START_NS + DIAL_NS,
             failures: 0,
