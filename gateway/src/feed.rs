@@ -577,7 +577,7 @@ impl Feed {
                 return now + IMAGE_TIMEOUT_NS;
             }
             ImageWant::At(_) if instrument.want.has_asked && instrument.is_cleared() => {
-                self.instruments[place].want.image = ImageWant::Here;
+                self.instruments[place].want.cleared(now);
                 return Nanos::MAX;
             }
             ImageWant::At(_) => !instrument.want.has_asked,
