@@ -542,6 +542,7 @@ impl World {
 
     /// Lets time pass for the feed, carries out what it wants, and sends what may be sent.
     fn attend(&mut self) -> Result<(), String> {
+        self.feed.set_texts_wait(self.line.as_ref().is_some_and(Line::has_texts));
         self.feed_wake_ns = self.feed.on_time(self.now);
         self.feed.publish(self.now);
         self.see()?;
@@ -550,6 +551,11 @@ impl World {
                 Request::Send(text) => {
                     if let Some(line) = &mut self.line {
                         line.post(text);
+                    }
+                }
+                Request::Answer(text) => {
+                    if let Some(line) = &mut self.line {
+                        line.post_first(text);
                     }
                 }
                 Request::Image { instrument, path, connection } => {
@@ -697,10 +703,12 @@ impl World {
         }
         let Some(Next::Following { feed, line }) = &mut self.next else { return Ok(()) };
         read(line, feed, self.now);
+        feed.set_texts_wait(line.has_texts());
         let mut wake_ns = feed.on_time(self.now);
         for request in feed.take_requests() {
             match request {
                 Request::Send(text) => line.post(text),
+                Request::Answer(text) => line.post_first(text),
                 Request::Image { instrument, path, connection } => {
                     self.waiting.push_back(Asked { instrument, connection, path });
                     self.rest_wake_ns = self.now;
