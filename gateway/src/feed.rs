@@ -53,6 +53,8 @@ pub enum Request {
     },
     /// Send this text on the stream.
     Send(String),
+    /// The venue waits for this text: send it before all others.
+    Answer(String),
     /// The venue will end the connection: make a new one first.
     HandOver,
     /// End the connection and make a new one.
@@ -118,6 +120,8 @@ pub struct Feed {
     heard_ns: Nanos,
     silent: bool,
     sent_ns: Nanos,
+    /// Texts that it wants to be sent wait for their turn.
+    texts_wait: bool,
     batch_messages: usize,
     batch_began_ns: Nanos,
 }
@@ -171,6 +175,7 @@ impl Feed {
             heard_ns: 0,
             silent: false,
             sent_ns: 0,
+            texts_wait: false,
             batch_messages: 0,
             batch_began_ns: 0,
         }
@@ -218,7 +223,10 @@ impl Feed {
 
     /// Goes on over the connection of a successor; that of before is to be closed. Books that are
     /// right over both change at most their levels, and no trade is lost or told twice.
-    pub fn take_over(&mut self, successor: Self, now: Nanos) {
+    pub fn take_over(&mut self, mut successor: Self, now: Nanos) {
+        // Silence makes nothing wrong: its books are taken as they are, and are as stale as they were.
+        let (heard_ns, is_silent) = (successor.heard_ns, successor.silent);
+        successor.on_heard(now);
         if self.connected {
             self.stats.disconnects.inc();
         }
@@ -227,11 +235,14 @@ impl Feed {
         self.numbers = successor.numbers;
         self.requests = successor.requests;
         self.connected = successor.connected;
-        self.heard_ns = successor.heard_ns;
-        self.silent = successor.silent;
+        self.heard_ns = heard_ns;
+        self.silent = is_silent;
         self.sent_ns = successor.sent_ns;
         for (place, new) in successor.instruments.into_iter().enumerate() {
             self.with(place, |instrument, _, context| instrument.take_over(new, now, context));
+        }
+        if is_silent {
+            self.with_all(|instrument, _| instrument.silent(now));
         }
         self.publish(now);
     }
@@ -427,7 +438,7 @@ impl Feed {
                     self.with(place, |instrument, _, _| instrument.refused(now));
                 }
             }
-            MarketEvent::Reply(text) => self.requests.push(Request::Send(text.clone())),
+            MarketEvent::Reply(text) => self.requests.push(Request::Answer(text.clone())),
             // Judged before the rest of its message.
             MarketEvent::Numbered(_) => {}
             MarketEvent::Heartbeat { instrument, newest_trade } => {
@@ -533,6 +544,11 @@ impl Feed {
         });
     }
 
+    /// Whether texts that it wanted to be sent wait for their turn: what they ask for cannot come yet.
+    pub const fn set_texts_wait(&mut self, texts_wait: bool) {
+        self.texts_wait = texts_wait;
+    }
+
     /// Time passes: images are asked for, silence is noticed, the connection is kept alive. To be
     /// called at least at the time that it returned last.
     pub fn on_time(&mut self, now: Nanos) -> Nanos {
@@ -577,10 +593,17 @@ impl Feed {
                 return now + IMAGE_TIMEOUT_NS;
             }
             ImageWant::At(_) if instrument.want.has_asked && instrument.is_cleared() => {
-                self.instruments[place].want.image = ImageWant::Here;
+                self.instruments[place].want.cleared(now);
                 return Nanos::MAX;
             }
             ImageWant::At(_) => !instrument.want.has_asked,
+            ImageWant::Asked(_) if self.texts_wait => {
+                // The text for it may be among them. A second one would end the subscription that the
+                // first begins, when the book is right by then.
+                let again = now + IMAGE_TIMEOUT_NS;
+                self.instruments[place].want.asked(again);
+                return again;
+            }
             ImageWant::Asked(_) => false,
         };
         let id = instrument.entry().instrument.id;

@@ -76,8 +76,9 @@ pub const MISMATCHES_NS: Nanos = 60 * SECOND_NS;
 /// left out as malformed, and believed when the next is near it.
 pub const TRADES_LOST_MAX: u64 = 1_000_000;
 
-/// The largest number of a trade that is believed at all: no venue counts beyond it.
-pub const TRADE_NUMBER_MAX: u64 = i64::MAX as u64;
+/// The largest number of a trade that is believed at all: no venue counts beyond what every JSON
+/// reader holds exactly. Holes up to it may be told over a thousand times before they no longer add up.
+pub const TRADE_NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// An image that has not come after this long is asked for again.
 pub const IMAGE_TIMEOUT_NS: Nanos = 30 * SECOND_NS;

@@ -462,6 +462,7 @@ impl World {
                     self.importunate |= !has_reason && !is_compared;
                 }
                 Request::Decode { .. } => unreachable!("the market's messages are short"),
+                Request::Answer(_) => unreachable!("the market asks nothing"),
                 Request::HandOver | Request::Reconnect => return self.cut(Why::Disconnected, now),
             }
         }

@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tickfan::feed::session::line::Turns;
 use tickfan::feed::{Feed, Request};
 use tickfan::limits::SECOND_NS;
 use tickfan::stats::Stats;
+use tickfan::venue;
 use tickfan_core::market::{Nanos, State, Venue, Why};
 use tickfan_core::snapshot::{Entry, Registry, Snapshot};
 
@@ -56,6 +59,10 @@ impl Scene {
     fn state(&self) -> (State, Why, u32) {
         let status = self.snapshot().book.status;
         (status.state, status.why, status.epoch)
+    }
+
+    fn best_bid(&self) -> Option<i64> {
+        self.snapshot().bbo.bid.map(|level| level.px.0)
     }
 
     fn bids(&self) -> Vec<(i64, i64)> {
@@ -142,6 +149,7 @@ fn at_bybit_an_image_may_come_at_any_time_and_after_a_restart_its_number_is_one(
         scene.say(&bybit(kind, r#"["20","1"]"#, 1));
         scene.say(&bybit("delta", r#"["19","1"]"#, 2));
         assert_eq!(scene.bids(), [(20, 1), (19, 1)], "{kind}");
+        assert_eq!(scene.best_bid(), Some(20), "{kind}");
     }
     assert_eq!(scene.state(), (State::Live, Why::Synced, 7));
     assert_eq!(scene.asked(), [""; 0]);
@@ -158,4 +166,59 @@ fn an_image_of_the_stream_supersedes_what_waited_though_its_number_is_smaller() 
     assert_eq!(scene.state(), (State::Live, Why::Synced, 8));
     scene.say(&bybit("delta", r#"["19","1"]"#, 2));
     assert_eq!(scene.bids(), [(20, 1), (19, 1)]);
+}
+
+#[test]
+fn no_book_that_is_right_is_subscribed_to_anew_because_its_first_request_had_to_wait() {
+    const STEP_NS: Nanos = SECOND_NS / 20;
+    let endpoints = venue::endpoints(Venue::Okx);
+    let names: Vec<Arc<str>> = (0..endpoints.instruments_per_connection)
+        .map(|number| format!("S{number}-USDT").into())
+        .collect();
+    let entries = Registry::new(names.len()).register(Venue::Okx, &names, 7, 1).unwrap();
+    let mut feed =
+        Feed::new(feed::options(Venue::Okx, &entries, Stats::default().feed(Venue::Okx)));
+    let mut now = SECOND_NS;
+    feed.on_connected(now);
+    feed.take_requests();
+    let snapshot =
+        |name: &str| okx("snapshot", r#"["10","1","0","1"]"#, 0, -1, 1).replace("BTC-USDT", name);
+    for name in &names {
+        feed.on_message(&mut snapshot(name).into_bytes(), now);
+    }
+    // What cannot be read may have been about anything: every book is to be had anew, two texts each.
+    feed.on_message(&mut b"{".to_vec(), now);
+    feed.publish(now);
+    let is_live = |entry: &Arc<Entry>| entry.load().book.status.state == State::Live;
+    assert!(!entries.iter().any(is_live));
+
+    let mut turns = Turns::of(&endpoints);
+    let mut texts = VecDeque::new();
+    let mut asked = 0;
+    while now < 5 * 60 * SECOND_NS {
+        now += STEP_NS;
+        feed.set_texts_wait(!texts.is_empty());
+        feed.on_time(now);
+        texts.extend(feed.take_requests().into_iter().filter_map(|request| match request {
+            Request::Send(text) if text != "ping" => Some(text),
+            _ => None,
+        }));
+        if now >= turns.next_ns()
+            && let Some(text) = texts.pop_front()
+        {
+            turns.take(now);
+            let place = names.iter().position(|name| text.contains(&format!("\"{name}\"")));
+            let place = place.unwrap();
+            assert!(!is_live(&entries[place]), "{}: {text}", names[place]);
+            if !text.contains("unsubscribe") {
+                asked += 1;
+                feed.on_message(&mut snapshot(&names[place]).into_bytes(), now);
+            }
+        }
+        // Others of the connection have something to say.
+        feed.on_heard(now);
+        feed.publish(now);
+    }
+    assert!(entries.iter().all(is_live));
+    assert_eq!(asked, names.len());
 }

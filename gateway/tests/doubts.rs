@@ -8,11 +8,14 @@
 use std::sync::Arc;
 
 use tickfan::limits::{
-    CROSSED_GRACE_NS, MISMATCHES_MAX, SECOND_NS, TRADES_COMPARED, TRADES_GRACE_NS, TRADES_LOST_MAX,
+    CROSSED_GRACE_NS, MISMATCHES_MAX, RECOVERED_AFTER_NS, SECOND_NS, TRADE_NUMBER_MAX,
+    TRADES_COMPARED, TRADES_GRACE_NS, TRADES_LOST_MAX,
 };
 use tickfan::venue::{DecodeError, Malformed};
 use tickfan_core::decimal::Decimal;
-use tickfan_core::market::{Channel, Listing, Scales, State, TradeNumbering, Trading, Why};
+use tickfan_core::market::{
+    Channel, Listing, MarketEvent, Scales, State, TradeNumbering, Trading, Why,
+};
 
 #[path = "common/feed.rs"]
 mod feed;
@@ -180,6 +183,25 @@ fn a_trade_numbered_far_ahead_is_malformed_unless_the_next_is_near_it() {
 }
 
 #[test]
+fn holes_as_large_as_can_be_add_up() {
+    const ROUNDS: u64 = 5;
+    let mut scene = synced();
+    for round in 0..ROUNDS {
+        scene.reconnect();
+        for number in [1, TRADE_NUMBER_MAX - 1, TRADE_NUMBER_MAX] {
+            let id = format!("{number} of {round}");
+            scene.say(Line::default().trade(
+                TradeNumbering::Consecutive,
+                Some(number),
+                &id,
+                scene.now,
+            ));
+        }
+    }
+    assert_eq!(scene.trades(), (2 * ROUNDS as usize, ROUNDS * (TRADE_NUMBER_MAX - 2)));
+}
+
+#[test]
 fn a_first_trade_numbered_beyond_belief_hides_none_that_follows() {
     for numbering in [TradeNumbering::Consecutive, TradeNumbering::Rising] {
         let mut scene = synced();
@@ -264,6 +286,12 @@ fn a_doubt_stays_until_the_image_of_the_subscription_that_was_made_anew() {
     assert_eq!(scene.state(A, Channel::Book), (State::Live, Why::Uncrossed, 7));
     scene.wait(60 * SECOND_NS - 1);
     assert_eq!(scene.asked(), [""; 0]);
+
+    // It was right for long enough: what is lost next is asked for at once.
+    scene.feed.on_heard(scene.now);
+    scene.wait(RECOVERED_AFTER_NS);
+    scene.hear(Err(DecodeError { about: Some((A, Channel::Book)), what: Malformed::NotJson }));
+    assert_eq!(scene.asked(), ["resync 0"]);
 }
 
 #[test]
@@ -352,6 +380,22 @@ fn a_book_that_comes_back_during_a_halt_is_halted() {
     scene.feed.on_heard(scene.now);
     scene.feed.publish(scene.now);
     assert_eq!(scene.state(A, Channel::Book), (State::Halted, Why::Halted, 7));
+}
+
+#[test]
+fn what_was_refused_begins_an_epoch_when_it_is_served_again() {
+    let mut scene = synced();
+    scene.say(Line::default().named_trade("a"));
+    let message = "not now".to_owned();
+    scene.say(Line::default().event(MarketEvent::Refused { instrument: Some(A), message }));
+    for channel in Channel::ALL {
+        assert_eq!(scene.state(A, *channel), (State::Closed, Why::Refused, 7), "{channel:?}");
+    }
+    scene.reconnect();
+    scene.say(Line::default().image(A).named_trade("b"));
+    for channel in Channel::ALL {
+        assert_eq!(scene.state(A, *channel), (State::Live, Why::Synced, 8), "{channel:?}");
+    }
 }
 
 #[test]

@@ -151,8 +151,9 @@ impl Log {
             }
         }
         let head = &update.head;
-        let feed_age_ns = (s.is_some() && head.te_ns != 0 && head.tr_ns != 0)
-            .then(|| head.tr_ns as i64 - head.te_ns as i64);
+        let has_age = s.is_some() && head.te_ns != 0 && head.tr_ns != 0;
+        // A venue may write any time: one that is centuries away tells no age.
+        let feed_age_ns = head.tr_ns.checked_signed_diff(head.te_ns).filter(|_| has_age);
         self.bodies.push_back(Body { s, p, to_ns, feed_age_ns });
     }
 
@@ -272,6 +273,10 @@ mod tests {
     use super::*;
 
     fn push(log: &mut Log, s: u64) {
+        push_of(log, s, 0, 0);
+    }
+
+    fn push_of(log: &mut Log, s: u64, te_ns: Nanos, tr_ns: Nanos) {
         let head = Head {
             view: Some(1),
             state: State::Live,
@@ -279,8 +284,8 @@ mod tests {
             s,
             p: 0,
             q: None,
-            te_ns: 0,
-            tr_ns: 0,
+            te_ns,
+            tr_ns,
             to_ns: 0,
             scales: Scales::default(),
         };
@@ -307,6 +312,17 @@ mod tests {
         }
         assert_eq!(log.index_of(log.end()), 3);
         assert_eq!(log.index_of(log.first().wrapping_sub(5)), 0);
+    }
+
+    #[test]
+    fn a_time_of_the_venue_may_be_any() {
+        let mut log = Log::default();
+        let beyond = i64::MAX as u64 + 5;
+        for (te_ns, age_ns) in [(0, None), (1, Some(1)), (5, Some(-3)), (beyond, None)] {
+            push_of(&mut log, 1, te_ns, 2);
+            let age_of_newest = log.bodies().back().and_then(|body| body.feed_age_ns);
+            assert_eq!(age_of_newest, age_ns, "{te_ns}");
+        }
     }
 
     #[test]

@@ -197,6 +197,8 @@ impl InstrumentFeed {
     /// The venue refuses the instrument.
     pub fn refused(&mut self, now: Nanos) {
         self.want.image = ImageWant::Never;
+        // What comes until it is served again is missed.
+        self.draft.break_all();
         for channel in Channel::ALL {
             self.draft.turn(*channel, State::Closed, Why::Refused, now);
         }

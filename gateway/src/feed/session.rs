@@ -204,11 +204,13 @@ impl Session {
         is_published: bool,
     ) -> Result<Nanos, SessionError> {
         let now = self.dialer.clock.now();
+        feed.set_texts_wait(line.has_texts());
         let mut wake_ns = feed.on_time(now);
         feed.publish(now);
         for request in feed.take_requests() {
             match request {
                 Request::Send(text) => line.post(text)?,
+                Request::Answer(text) => line.post_first(text)?,
                 Request::Reconnect => return Err(SessionError::Reconnect),
                 Request::HandOver => line.ends_soon = true,
                 Request::Image { instrument, path, connection } => {
@@ -277,6 +279,8 @@ impl Holder {
             Ok(line) => line,
             Err(error) => return error,
         };
+        // Those of the connection before it: this one's notice of its end is followed at once.
+        self.hand_over_failures = 0;
         feed.on_connected(self.clock.now());
         loop {
             self.hand_over_ns = self.planned_end_ns(&line, feed.jitter());
@@ -329,6 +333,11 @@ impl Holder {
             if is_busy || is_followed_closely {
                 // Other sessions share this thread.
                 tokio::task::yield_now().await;
+                // However much comes, the next connection is made.
+                let stirred = poll_once(pin!(stir(&mut self.successor, &self.clock))).await;
+                if let Some(stirred) = stirred {
+                    self.on_stirred(stirred, feed);
+                }
                 continue;
             }
             let nap_ns = wake_ns.saturating_sub(self.clock.now()).min(SLEEP_NS_MAX);
@@ -337,10 +346,7 @@ impl Holder {
                 stirred = line.stir() => if let Stirred::Image(image) = stirred? {
                     on_image(feed, image, self.clock.now());
                 },
-                stirred = stir(&mut self.successor, &self.clock) => match stirred {
-                    Ok(dialled) => self.begin_following(dialled, feed),
-                    Err(error) => self.give_up_successor(&error, feed.jitter()),
-                },
+                stirred = stir(&mut self.successor, &self.clock) => self.on_stirred(stirred, feed),
                 Ok(()) = self.session.listings.changed() => self.follow_listings(feed),
                 () = tokio::time::sleep(Duration::from_nanos(nap_ns)) => {}
             }
@@ -364,6 +370,10 @@ impl Holder {
             .collect();
         for (instrument, listing) in news {
             feed.on_listing(instrument, listing, now);
+            // What is said once is not said again to who takes over.
+            if let Some(Successor::Following { feed: next, .. }) = &mut self.successor {
+                next.on_listing(instrument, listing, now);
+            }
         }
         self.session.listed = listings;
     }
@@ -412,6 +422,14 @@ impl Holder {
         }
         self.successor = Some(successor);
         Ok(following)
+    }
+
+    /// What came of the successor.
+    fn on_stirred(&mut self, stirred: Result<Option<Line>, SessionError>, feed: &mut Feed) {
+        match stirred {
+            Ok(dialled) => self.begin_following(dialled, feed),
+            Err(error) => self.give_up_successor(&error, feed.jitter()),
+        }
     }
 
     /// The connection that was made, if one was, is followed by a feed of its own.

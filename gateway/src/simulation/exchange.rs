@@ -164,7 +164,7 @@ impl World {
             feed,
             feed_wake_ns: Nanos::MAX,
             entries,
-            oracle: (0..SYMBOLS).map(|_| SymbolOracle::default()).collect(),
+            oracle: (0..SYMBOLS).map(|_| SymbolOracle::new(dialect.fetches_images())).collect(),
             line: None,
             dial_ns: START_NS + DIAL_NS,
             failures: 0,
@@ -360,6 +360,7 @@ impl World {
 
     /// Lets time pass for the feed, carries out what it wants, and sends what may be sent.
     fn attend(&mut self) -> Result<(), String> {
+        self.feed.set_texts_wait(self.line.as_ref().is_some_and(Line::has_texts));
         self.feed_wake_ns = self.feed.on_time(self.now);
         self.feed.publish(self.now);
         self.see()?;
@@ -368,6 +369,11 @@ impl World {
                 Request::Send(text) => {
                     if let Some(line) = &mut self.line {
                         line.post(text);
+                    }
+                }
+                Request::Answer(text) => {
+                    if let Some(line) = &mut self.line {
+                        line.post_first(text);
                     }
                 }
                 Request::Image { instrument, path, connection } => {

@@ -114,6 +114,8 @@ pub struct Decoder {
     ids: HashMap<Arc<str>, InstrumentId>,
     /// The asks of an update, which mixes both sides, until all bids are read.
     asks: Vec<LevelChange>,
+    /// Products for which the venue has refused a request, until one succeeds.
+    refused: Vec<InstrumentId>,
 }
 
 impl Decoder {
@@ -121,7 +123,19 @@ impl Decoder {
     /// and one trade stream.
     pub fn new(subscription: Subscription) -> Self {
         let ids = subscription.instruments.iter().map(|(id, symbol)| (Arc::clone(symbol), *id));
-        Self { ids: ids.collect(), instruments: subscription.instruments, asks: Vec::new() }
+        Self {
+            ids: ids.collect(),
+            instruments: subscription.instruments,
+            asks: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// Asks for everything of these products; there is nothing to ask for of none.
+    fn request_all(&self, is_wanted: impl Fn(InstrumentId) -> bool) -> Option<String> {
+        let wanted = self.instruments.iter().filter(|(id, _)| is_wanted(*id));
+        let symbols: Vec<&str> = wanted.map(|(_, symbol)| &**symbol).collect();
+        (!symbols.is_empty()).then(|| request("subscribe", &symbols, &CHANNELS))
     }
 
     fn read(&mut self, text: &[u8], out: &mut EventBatch) -> Result<(), DecodeError> {
@@ -153,8 +167,7 @@ impl VenueDecoder for Decoder {
     }
 
     fn subscribe(&self) -> Vec<String> {
-        let symbols: Vec<&str> = self.instruments.iter().map(|(_, symbol)| &**symbol).collect();
-        vec![request("subscribe", &symbols, &CHANNELS)]
+        self.request_all(|_| true).into_iter().collect()
     }
 
     fn resync(&mut self, instrument: InstrumentId, first: bool) -> Resync {
@@ -298,7 +311,7 @@ impl Decoder {
 
     /// Reads what is not about the market: acknowledgements and errors. Whatever else there is
     /// (the last trade before the subscription, tickers, messages yet unknown) is left out.
-    fn read_control(&self, message: &Message<'_>, out: &mut EventBatch) {
+    fn read_control(&mut self, message: &Message<'_>, out: &mut EventBatch) {
         match &*message.kind {
             "subscriptions" => self.read_acknowledgement(message, out),
             "error" => self.read_error(message, out),
@@ -307,7 +320,8 @@ impl Decoder {
     }
 
     /// The venue answers with all that is subscribed to by now.
-    fn read_acknowledgement(&self, message: &Message<'_>, out: &mut EventBatch) {
+    fn read_acknowledgement(&mut self, message: &Message<'_>, out: &mut EventBatch) {
+        self.refused.clear();
         // What cannot be read confirms nothing; then the subscription is taken to be in force.
         let _ = each(message.channels, "channels", |entry: Acknowledged<'_>| {
             // `level2_batch` is confirmed as `level2_50`.
@@ -322,7 +336,7 @@ impl Decoder {
         });
     }
 
-    fn read_error(&self, message: &Message<'_>, out: &mut EventBatch) {
+    fn read_error(&mut self, message: &Message<'_>, out: &mut EventBatch) {
         let said = message.message.as_deref().unwrap_or_default();
         let reason = message.reason.as_deref().unwrap_or_default();
         // Sent before the venue disconnects a client that reads too slowly, or sends too much.
@@ -334,6 +348,14 @@ impl Decoder {
         let instrument = reason.split_whitespace().find_map(|word| self.ids.get(word)).copied();
         let message = if reason.is_empty() { said.to_owned() } else { format!("{said}: {reason}") };
         out.events.push(MarketEvent::Refused { instrument, message });
+        // The request failed as a whole: one product that is gone must not cost the others theirs.
+        if let Some(instrument) = instrument
+            && !self.refused.contains(&instrument)
+        {
+            self.refused.push(instrument);
+            let rest = self.request_all(|id| !self.refused.contains(&id));
+            out.events.extend(rest.map(MarketEvent::Reply));
+        }
     }
 
     /// What a message is about that cannot be read: its type and product may be readable still.
@@ -551,10 +573,6 @@ mod tests {
                 vec![MarketEvent::Heartbeat { instrument: BTC, newest_trade: Some(20) }],
             ),
             (
-                r#"{"type":"error","message":"Failed to subscribe","reason":"ETH-USD is not a valid product"}"#.to_owned(),
-                refused(Some(ETH), "Failed to subscribe: ETH-USD is not a valid product"),
-            ),
-            (
                 r#"{"type":"error","message":"Failed to subscribe","reason":"level2 requires authentication"}"#.to_owned(),
                 refused(None, "Failed to subscribe: level2 requires authentication"),
             ),
@@ -572,6 +590,29 @@ mod tests {
             let out = decoded(&message);
             assert_eq!(out.events, expected, "{message}");
             assert!(out.levels.is_empty() && out.trades.is_empty(), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_product_that_is_refused_is_left_out_and_the_rest_asked_for_again() {
+        let mut decoder = decoder();
+        let mut hear = |message: &str| testing::decoded(&mut decoder, message).events;
+        let error = |product| {
+            format!(
+                r#"{{"type":"error","message":"Failed to subscribe","reason":"{product} is not a valid product"}}"#
+            )
+        };
+        let refused = |instrument, product| MarketEvent::Refused {
+            instrument: Some(instrument),
+            message: format!("Failed to subscribe: {product} is not a valid product"),
+        };
+        let rest = MarketEvent::Reply(request("subscribe", &["BTC-USD"], &CHANNELS));
+        for _ in 0..2 {
+            assert_eq!(hear(&error("ETH-USD")), [refused(ETH, "ETH-USD"), rest.clone()]);
+            assert_eq!(hear(&error("ETH-USD")), [refused(ETH, "ETH-USD")], "asked for already");
+            assert_eq!(hear(&error("BTC-USD")), [refused(BTC, "BTC-USD")], "nothing is left");
+            // A request succeeds: the next failure is that of another.
+            assert_eq!(hear(r#"{"type":"subscriptions","channels":[]}"#), []);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tickfan::feed::Feed;
-use tickfan::limits::{HAND_OVER_LAG_NS_MAX, MILLI_NS};
+use tickfan::limits::{HAND_OVER_LAG_NS_MAX, MILLI_NS, SECOND_NS};
 use tickfan_core::decimal::Decimal;
 use tickfan_core::market::{Channel, Nanos, State, TradeId, Trading, Why};
 
@@ -95,6 +95,25 @@ fn what_the_new_connection_has_not_got_is_lost_like_anything_else() {
     assert_eq!(scene.state(B, Channel::Book), (State::Live, Why::Synced, 7));
     scene.say(Line::default().image(A));
     assert_eq!(scene.state(A, Channel::Book), (State::Live, Why::Synced, 8));
+}
+
+#[test]
+fn a_connection_that_is_silent_is_taken_over_as_stale_and_goes_on() {
+    let mut scene = synced();
+    let mut next = Successor::synced(&scene);
+    scene.now += 60 * SECOND_NS;
+    scene.feed.on_heard(scene.now);
+    next.feed.on_time(scene.now);
+    next.take_over(&mut scene);
+    for id in [A, B] {
+        assert_eq!(scene.state(id, Channel::Book), (State::Stale, Why::VenueSilent, 7));
+    }
+    scene.say(Line::default().bids(A, &[(9, 4)]));
+    for id in [A, B] {
+        assert_eq!(scene.state(id, Channel::Book), (State::Live, Why::VenueBack, 7));
+    }
+    assert_eq!(scene.bids(A), [(10, 1), (9, 4)]);
+    assert_eq!(scene.asked(), [""; 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! takes long to be read.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +14,18 @@ use tickfan::feed::Feed;
 use tickfan::feed::rest::{ImageFetcher, RestError, RestHost, RestQueue};
 use tickfan::feed::session::dial::{Dialer, Spacing};
 use tickfan::feed::session::line::Turns;
-use tickfan::feed::session::{Session as FeedSession, SessionError};
+use tickfan::feed::session::{Listings, Session as FeedSession, SessionError};
 use tickfan::feed::tls::{Address, Connector};
 use tickfan::limits::{BAN_MAX_NS, LARGE_MESSAGE_BYTES, SECOND_NS};
 use tickfan::stats::{FeedStats, Stats};
 use tickfan::venue::{
     Checksum, DecodeError, ImageDecoder, LargeImage, Resync, Subscription, VenueDecoder,
 };
-use tickfan_core::market::{EventBatch, InstrumentId, Nanos, State, Venue};
+use tickfan_core::decimal::Decimal;
+use tickfan_core::market::{EventBatch, InstrumentId, Listing, Nanos, State, Trading, Venue};
 use tickfan_core::snapshot::{Entry, Registry};
 use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use super::kraken::{KRAKEN, kraken_snapshot, kraken_update};
 use super::{feed, gateway};
@@ -176,7 +178,18 @@ fn session(
     stats: &FeedStats,
     connection_life_ns: Option<Nanos>,
 ) -> (FeedSession, Feed) {
-    let feed = Feed::new(feed::options(Venue::Kraken, entries, stats.clone()));
+    session_of(Venue::Kraken, dialer, entries, stats, connection_life_ns)
+}
+
+/// The same of any venue of that kind.
+fn session_of(
+    venue: Venue,
+    dialer: &Dialer,
+    entries: &[Arc<Entry>],
+    stats: &FeedStats,
+    connection_life_ns: Option<Nanos>,
+) -> (FeedSession, Feed) {
+    let feed = Feed::new(feed::options(venue, entries, stats.clone()));
     let session = FeedSession {
         dialer: dialer.clone(),
         rest: RestQueue::new().0,
@@ -287,6 +300,170 @@ fn a_venue_that_refuses_a_connection_is_left_alone_for_as_long_as_it_says() {
         let expected_ns = asked_ns + pause_ns..=refused_ns + pause_ns;
         assert!(expected_ns.contains(&next_ns), "{seconds}: {next_ns} of {expected_ns:?}");
     }
+}
+
+#[test]
+fn who_has_a_turn_already_leaves_a_venue_alone_that_has_refused_another() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let dialer = dialer(&address, &[], SECOND_NS / 10);
+    let clock = dialer.clock.clone();
+    let venue = std::thread::spawn(move || {
+        [(); 2].map(|()| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let came_ns = clock.now();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).unwrap();
+            let refusal = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n";
+            write!(stream, "{refusal}retry-after: 1\r\n\r\n").unwrap();
+            came_ns
+        })
+    });
+    runtime().block_on(async {
+        let dial = || dialer.clone().dial("/".to_owned());
+        let refused = tokio::join!(dial(), dial());
+        assert!(refused.0.is_err() && refused.1.is_err());
+    });
+    let [first_ns, second_ns] = venue.join().unwrap();
+    let pause_ns = second_ns - first_ns;
+    assert!(pause_ns >= SECOND_NS, "the second came after {pause_ns} ns");
+}
+
+/// Takes the next connection, and says something over it.
+fn greet(listener: &TcpListener, texts: &[&str]) -> WebSocket<TcpStream> {
+    let mut socket = tokio_tungstenite::tungstenite::accept(listener.accept().unwrap().0).unwrap();
+    for text in texts {
+        socket.send((*text).into()).unwrap();
+    }
+    socket
+}
+
+#[test]
+fn the_notice_of_a_connections_end_is_followed_whatever_became_of_the_one_before_it() {
+    const BOOK: &str = r#"{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"snapshot","data":[{"asks":[["11","1","0","1"]],"bids":[["10","1","0","1"]],"ts":"1597026383085","checksum":0,"prevSeqId":-1,"seqId":100}]}"#;
+    const NOTICE: &str = r#"{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. Please reconnect.","connId":"a4d3ae55"}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let first = greet(&listener, &[BOOK, NOTICE]);
+        // The one to hand over to cannot be made: it is tried again, and then the first ends.
+        for _ in 0..2 {
+            drop(listener.accept().unwrap());
+        }
+        drop(first);
+        let _second = greet(&listener, &[BOOK, NOTICE]);
+        let mut third = greet(&listener, &[BOOK]);
+        while third.read().is_ok() {}
+    });
+    let stats = Stats::default().feed(Venue::Okx);
+    let entries = Registry::new(1).register(Venue::Okx, &["BTC-USDT".into()], 7, 1).unwrap();
+    let dialer = dialer(&address, &[], 0);
+    let sessions = vec![session_of(Venue::Okx, &dialer, &entries, &stats, None)];
+    run_sessions(sessions, || stats.hand_overs.get() == 1);
+    assert_eq!(entries[0].load().book.status.state, State::Live);
+}
+
+#[test]
+fn what_the_list_says_while_a_connection_is_handed_over_holds_over_the_next() {
+    let listed = |trading| -> Listings {
+        let native: Arc<str> = KRAKEN[0].into();
+        let decimal = |text: &str| Decimal::parse(text.as_bytes()).unwrap();
+        let listing = Listing {
+            native: Arc::clone(&native),
+            base: "AAA".into(),
+            quote: "USD".into(),
+            kind: "spot".into(),
+            tick: decimal("0.01"),
+            lot: decimal("0.00000001"),
+            trading,
+        };
+        Some(Arc::new([(native, listing)].into()))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let (go_on, may_go_on) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let snapshot = kraken_snapshot(KRAKEN[0]);
+        let _first = greet(&listener, &[&snapshot]);
+        let mut second = greet(&listener, &[]);
+        may_go_on.recv().unwrap();
+        second.send(snapshot.into()).unwrap();
+        while second.read().is_ok() {}
+    });
+
+    let stats = Stats::default().feed(Venue::Kraken);
+    let entries = Registry::new(1).register(Venue::Kraken, &[KRAKEN[0].into()], 7, 1).unwrap();
+    let (list, listings) = watch::channel(listed(Trading::Halted));
+    for listing in listed(Trading::Halted).iter().flat_map(|listed| listed.values()) {
+        entries[0].set_listing(listing.clone());
+    }
+    let dialer = dialer(&address, &[], 0);
+    let (session, feed) = session(&dialer, &entries, &stats, Some(3 * SECOND_NS));
+    let session = FeedSession { listed: listed(Trading::Halted), listings, ..session };
+    let state = || entries[0].load().book.status.state;
+    let mut is_told = false;
+    run_sessions(vec![(session, feed)], || {
+        // The second connection is there, and has brought nothing yet.
+        if !is_told && stats.connects.get() == 2 {
+            assert_eq!(state(), State::Halted);
+            is_told = list.send(listed(Trading::Open)).is_ok();
+        }
+        if is_told && state() == State::Live {
+            // It may be that it was told so before.
+            let _ = go_on.try_send(());
+        }
+        stats.hand_overs.get() == 1
+    });
+    assert_eq!(state(), State::Live);
+}
+
+#[test]
+fn what_the_venue_waits_for_is_said_before_what_else_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let (told, heard) = std::sync::mpsc::sync_channel(16);
+    std::thread::spawn(move || {
+        const TEST: &str =
+            r#"{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}"#;
+        let mut socket = greet(&listener, &[TEST]);
+        while let Ok(Message::Text(text)) = socket.read() {
+            let text: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let _ = told.try_send(text["method"].as_str().unwrap().to_owned());
+        }
+    });
+    let stats = Stats::default().feed(Venue::Deribit);
+    let natives = ["BTC-PERPETUAL".into()];
+    let entries = Registry::new(1).register(Venue::Deribit, &natives, 7, 1).unwrap();
+    let dialer = Dialer { turns: Turns::new(SECOND_NS, 1), ..dialer(&address, &[], 0) };
+    let mut methods = Vec::new();
+    let sessions = vec![session_of(Venue::Deribit, &dialer, &entries, &stats, None)];
+    run_sessions(sessions, || {
+        methods.extend(heard.try_iter());
+        methods.len() == 2
+    });
+    assert!(methods.iter().any(|method| method == "public/test"), "{methods:?}");
+}
+
+#[test]
+fn a_connection_is_handed_over_however_much_comes_over_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let snapshot = kraken_snapshot(KRAKEN[0]);
+        let mut first = greet(&listener, &[&snapshot]);
+        // Frames of a server, faster than anybody reads them.
+        let heartbeat = br#"{"channel":"heartbeat"}"#;
+        let frame = [&[0x81, heartbeat.len() as u8][..], heartbeat].concat();
+        let frames = frame.repeat(2_000);
+        std::thread::spawn(move || while first.get_mut().write_all(&frames).is_ok() {});
+        let mut second = greet(&listener, &[&snapshot]);
+        while second.read().is_ok() {}
+    });
+    let stats = Stats::default().feed(Venue::Kraken);
+    let entries = Registry::new(1).register(Venue::Kraken, &[KRAKEN[0].into()], 7, 1).unwrap();
+    let sessions = vec![session(&dialer(&address, &[], 0), &entries, &stats, Some(3 * SECOND_NS))];
+    run_sessions(sessions, || stats.hand_overs.get() == 1);
+    assert_eq!(entries[0].load().book.status.state, State::Live);
 }
 
 // --- Large images.

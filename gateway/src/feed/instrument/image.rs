@@ -44,6 +44,7 @@ impl InstrumentFeed {
             digits: self.digits,
             unpublished_ns: *self.draft.unpublished_ns(Channel::Book),
         });
+        let reached = self.draft.next.book.sequence;
         self.digits = Scales::default();
         self.note_digits(event);
         let joined = self.join_image(event, sides, now, context);
@@ -74,6 +75,10 @@ impl InstrumentFeed {
         self.want.arrived(now);
         self.draft.next.version += 1;
         self.draft.next.book.changed = self.draft.next.version;
+        if self.draft.next.book.sequence < reached {
+            // The venue began its numbers anew: that of the best is of the old ones.
+            self.draft.next.bbo.sequence = None;
+        }
         self.doubts.renew();
         self.doubts.crosses(self.draft.next.book.book.is_crossed(), now);
         self.mend(Channel::Book, now, context.rules);

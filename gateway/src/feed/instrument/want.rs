@@ -110,6 +110,12 @@ impl Want {
         }
     }
 
+    /// The book that is served came right without it.
+    pub const fn cleared(&mut self, now: Nanos) {
+        self.image = ImageWant::Here;
+        self.live_since_ns = now;
+    }
+
     /// It is to come, asked for or not.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.image, ImageWant::At(_) | ImageWant::Asked(_))

@@ -25,30 +25,45 @@ use crate::limits::{BAN_MAX_NS, CONNECT_TIMEOUT_NS};
 #[derive(Debug)]
 pub struct Spacing {
     spacing_ns: Nanos,
-    next_ns: Mutex<Nanos>,
+    queue: Mutex<Queue>,
+}
+
+/// Who may go when.
+#[derive(Debug)]
+struct Queue {
+    /// The next turn, when it has come.
+    next_ns: Nanos,
+    /// No turn counts before that.
+    held_until_ns: Nanos,
 }
 
 impl Spacing {
     /// Connections that begin at least so far apart.
     pub const fn new(spacing_ns: Nanos) -> Self {
-        Self { spacing_ns, next_ns: Mutex::new(0) }
+        Self { spacing_ns, queue: Mutex::new(Queue { next_ns: 0, held_until_ns: 0 }) }
     }
 
-    fn next_ns(&self) -> MutexGuard<'_, Nanos> {
-        self.next_ns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No turn is before that.
+    /// No turn is before that; those that were taken for sooner are lost.
     pub fn hold(&self, until_ns: Nanos) {
-        let mut next_ns = self.next_ns();
-        *next_ns = until_ns.max(*next_ns);
+        let mut queue = self.queue();
+        queue.held_until_ns = until_ns.max(queue.held_until_ns);
+        queue.next_ns = until_ns.max(queue.next_ns);
+    }
+
+    /// Whoever has a turn now has lost it.
+    pub fn is_held(&self, now: Nanos) -> bool {
+        now < self.queue().held_until_ns
     }
 
     /// Takes the next turn; returns when it is.
     pub fn take(&self, now: Nanos) -> Nanos {
-        let mut next_ns = self.next_ns();
-        let turn_ns = now.max(*next_ns);
-        *next_ns = turn_ns + self.spacing_ns;
+        let mut queue = self.queue();
+        let turn_ns = now.max(queue.next_ns);
+        queue.next_ns = turn_ns + self.spacing_ns;
         turn_ns
     }
 }
@@ -74,9 +89,15 @@ impl Dialer {
     /// # Errors
     /// When the connection cannot be made, or not in time.
     pub async fn dial(self, path: String) -> Result<Line, SessionError> {
-        let now = self.clock.now();
-        let wait_ns = self.spacing.take(now) - now;
-        tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
+        loop {
+            let now = self.clock.now();
+            let wait_ns = self.spacing.take(now) - now;
+            tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
+            // Another may have been refused meanwhile.
+            if !self.spacing.is_held(self.clock.now()) {
+                break;
+            }
+        }
         let limit = Duration::from_nanos(CONNECT_TIMEOUT_NS);
         let opened = tokio::time::timeout(limit, self.open(&path)).await;
         let opened = opened.map_err(|_| SessionError::ConnectTimeout)?;
@@ -129,5 +150,7 @@ mod tests {
         spacing.hold(65 * SECOND_NS);
         let turns = [61, 61].map(|seconds| spacing.take(seconds * SECOND_NS));
         assert_eq!(turns, [70 * SECOND_NS, 72 * SECOND_NS], "nobody before the venue wants it");
+        let held = [69, 70].map(|seconds| spacing.is_held(seconds * SECOND_NS));
+        assert_eq!(held, [true, false], "not even who has a turn");
     }
 }

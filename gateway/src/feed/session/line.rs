@@ -166,11 +166,28 @@ impl Line {
     /// # Errors
     /// When more wait than the venue will ever let us send in time: a new connection is quicker.
     pub fn post(&mut self, text: String) -> Result<(), SessionError> {
-        if self.texts.len() == VENUE_TEXTS_MAX {
-            return Err(SessionError::Reconnect);
-        }
+        self.has_room()?;
         self.texts.push_back(text);
         Ok(())
+    }
+
+    /// The same of a text that the venue waits for, and hangs up without: it is the next to go.
+    ///
+    /// # Errors
+    /// As of [`Self::post`].
+    pub fn post_first(&mut self, text: String) -> Result<(), SessionError> {
+        self.has_room()?;
+        self.texts.push_front(text);
+        Ok(())
+    }
+
+    fn has_room(&self) -> Result<(), SessionError> {
+        if self.texts.len() < VENUE_TEXTS_MAX { Ok(()) } else { Err(SessionError::Reconnect) }
+    }
+
+    /// Texts wait for their time.
+    pub fn has_texts(&self) -> bool {
+        !self.texts.is_empty()
     }
 
     /// Sends the next text if it is time; returns when the one after it may go.

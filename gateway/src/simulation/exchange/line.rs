@@ -149,6 +149,16 @@ impl Line {
         self.texts.push_back(text);
     }
 
+    /// The same before all others.
+    pub(super) fn post_first(&mut self, text: String) {
+        self.texts.push_front(text);
+    }
+
+    /// Texts wait for their turn.
+    pub(super) fn has_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
     /// When the venue has had the time to answer all that was to be said; never while texts wait.
     pub(super) fn settled_ns(&self) -> Nanos {
         if self.texts.is_empty() { self.said_ns + HAND_OVER_SETTLE_NS } else { Nanos::MAX }

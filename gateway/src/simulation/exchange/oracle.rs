@@ -21,6 +21,8 @@ type Levels = [Vec<(i64, i64)>; 2];
 /// One symbol.
 #[derive(Debug, Default)]
 pub(super) struct SymbolOracle {
+    /// The venue tells a best bid and offer beside its books, so that it may be another than theirs.
+    has_own_best: bool,
     /// The states that the gateway may still be at or come to, and the version of each.
     states: VecDeque<(u64, Levels)>,
     has_changed_top: bool,
@@ -47,6 +49,11 @@ fn top(levels: &Levels) -> [&[(i64, i64)]; 2] {
 }
 
 impl SymbolOracle {
+    /// Of a symbol of which nothing is known yet.
+    pub(super) fn new(has_own_best: bool) -> Self {
+        Self { has_own_best, ..Self::default() }
+    }
+
     /// The book has become this.
     pub(super) fn learn(&mut self, version: u64, book: &TruthBook) {
         let new = levels(book);
@@ -89,6 +96,14 @@ impl SymbolOracle {
         });
         if status.state == State::Live && snapshot.book.book.is_crossed() {
             return Err(format!("a crossed book is live: {shown:?}"));
+        }
+        if !self.has_own_best && snapshot.bbo.status.state.flows() {
+            let best = shown.each_ref().map(|side| side.first().copied());
+            let told = [snapshot.bbo.bid, snapshot.bbo.ask]
+                .map(|level| level.map(|level| (level.px.0 * px, level.qty.0 * qty)));
+            if told != best {
+                return Err(format!("the best is told as {told:?}, that of the book is {best:?}"));
+            }
         }
         let Some(place) = self.states.iter().position(|(_, state)| *state == shown) else {
             let (version, truth) = self.states.back().ok_or("nothing is known")?;

@@ -49,10 +49,12 @@ impl Successor {
     ) -> Progress {
         let Self { feed, line, .. } = self;
         line.read(feed, now);
+        feed.set_texts_wait(line.has_texts());
         let mut wake_ns = feed.on_time(now);
         for request in feed.take_requests() {
             match request {
                 Request::Send(text) => line.post(text),
+                Request::Answer(text) => line.post_first(text),
                 Request::Image { instrument, path, connection } => {
                     requests.ask(Asked { instrument, connection, path }, now);
                 }
