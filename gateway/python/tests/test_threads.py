@@ -8,10 +8,9 @@ import asyncio
 import logging
 import multiprocessing
 import signal
-import sys
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,83 +23,53 @@ from tickfan import (
     ConnectError,
     Event,
     State,
-    SyncSubscription,
     TickfanError,
     Trades,
 )
 from tickfan._queue import Queue
-from tickfan._stream import Subscription
 from tickfan._updates import P, S
 from tickfan.testing import FeedSim, Gateway, Simulator, wait_until
 from waiting import until
 
 BTC = "sim:BTCUSDT"
-COUNT = 100_000
-"""Updates for a reader that is too slow for them."""
-
-
-class Stream:
-    """A subscription and its client, of which there is only the queue."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
-
-    async def open(self) -> None:
-        """It is."""
-
-    def close(self) -> None:
-        """It needs none."""
-
-    def _call(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        coroutine.close()
-
-    def plain(self) -> SyncSubscription:
-        """As users read it."""
-        return SyncSubscription(cast(Client, self), cast(Subscription, self))
 
 
 @pytest.mark.parametrize("batches", [False, True])
-def test_a_reader_never_comes_between_while_its_queue_is_conflated(batches: bool) -> None:
+def test_a_reader_never_comes_between_while_its_queue_is_conflated(
+    batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = Scene(limit=256).tell(trades(100, 101))
     (first,) = scene.got()
     assert isinstance(first, Trades)
-    stream = Stream(scene.queue).plain()
+    queue, last = scene.queue, 101 + scene.queue.limit
     got: list[Event] = []
-    failed: list[BaseException] = []
 
     def read() -> None:
-        try:
-            if batches:
-                for batch in stream.batches():
-                    got.extend(batch)
-            else:
-                for update in stream:
-                    got.append(update)
-        except BaseException as error:
-            failed.append(error)
+        taken = queue.take_all() if batches else [queue.take()]
+        got.extend(update for update in taken if update is not None)
 
     reader = threading.Thread(target=read)
-    before = sys.getswitchinterval()
-    # Threads take turns as often as they can.
-    sys.setswitchinterval(1e-6)
-    try:
+    newest = queue._newest
+
+    def meanwhile(events: list[Event]) -> list[Event]:
         reader.start()
-        # Faster than anybody reads.
-        for n in range(101, COUNT):
-            head = (*first.head[:S], n + 1, n, *first.head[P + 1 :])
-            scene.queue.put(Trades(first.name, head, 0, False, ()))
-        scene.queue.end()
-        reader.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert failed == []
-    assert scene.queue.conflated > 0
+        # Whoever may come between has every chance to.
+        reader.join(0.1)
+        return newest(events)
+
+    monkeypatch.setattr(queue, "_newest", meanwhile)
+    for n in range(101, last):
+        head = (*first.head[:S], n + 1, n, *first.head[P + 1 :])
+        queue.put(Trades(first.name, head, 0, False, ()))
+    reader.join()
+    assert queue.conflated > 0
+    assert len(got) > 0
     held = 101
-    for update in got:
+    for update in [*got, *queue.take_all()]:
         assert isinstance(update, Trades)
         assert update.prev_seq == held, "it follows"
         held = update.seq
-    assert held == COUNT
+    assert held == last
 
 
 def test_who_wakes_looks_once_at_whom() -> None:
